@@ -1,0 +1,60 @@
+# make run   a real answer from an open-weight model, set up from nothing
+# make test  everything CI checks
+#
+# Needs Python 3.11+, make and a C++ compiler. Everything else goes into .venv and .uv
+# in this folder; the model goes into the store (FREEHOLD_HOME, or your data folder).
+
+UV_VERSION := 0.13.9
+MODEL ?= qwen2.5-coder:0.5b
+PROMPT ?= Write a Python function that tells whether a year is a leap year, and say why it is right.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+FLAGS := $(shell $(PYTHON) src/freehold/machine/compiler.py $${CXX:-c++} 2>/dev/null)
+NATIVE := $(if $(FLAGS),--config-settings-package "llama-cpp-python:cmake.define.CMAKE_CXX_FLAGS=$(FLAGS)")
+SYNC := UV_PYTHON_DOWNLOADS=never $(UV) sync --locked --quiet $(NATIVE)
+
+.PHONY: run test quick check lock wheel clean
+
+run: .venv/ready-run
+	@.venv/bin/freehold run $(MODEL) "$(PROMPT)"
+
+test: check
+	.venv/bin/python -m pytest
+
+# The tests that need no native code and no weights: seconds, for the inner loop.
+quick: .venv/ready-test
+	.venv/bin/python -m pytest -m "not native and not weights"
+
+check: .venv/ready-test
+	.venv/bin/ruff format --check src tests
+	.venv/bin/ruff check src tests
+	.venv/bin/mypy
+
+.venv/ready-run: pyproject.toml uv.lock | toolchain
+	@echo "Setting up .venv; llama.cpp is compiled for this machine, which takes a few minutes."
+	@$(SYNC) --no-dev --inexact
+	@touch $@
+
+.venv/ready-test: pyproject.toml uv.lock | toolchain
+	@echo "Setting up .venv; llama.cpp is compiled for this machine, which takes a few minutes."
+	@$(SYNC)
+	@touch $@
+
+.PHONY: toolchain
+toolchain: $(if $(wildcard $(UV)),,.uv/bin/uv)
+	@command -v $${CXX:-c++} >/dev/null || { echo "A C++ compiler is needed: install g++ or clang, then run make again." >&2; exit 1; }
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -m venv .uv || { echo "Python's venv module is missing: install it (Debian: apt install python3-venv), then run make again." >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+lock:
+	$(UV) lock
+
+wheel: .venv/ready-run
+	$(UV) build --wheel
+
+clean:
+	rm -rf .venv .uv dist

@@ -1,0 +1,1 @@
+"""freehold: open-weight language models on hardware one owns."""

@@ -1,0 +1,1 @@
+"""HTTP: a dialect is three thin files, schema, convert and routes; none knows another."""

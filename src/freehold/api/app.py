@@ -1,0 +1,123 @@
+"""The application: routes, the guard around them, and one shape for every error."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from freehold.api.guard import Guard, Rules
+from freehold.api.openai import convert as openai
+from freehold.api.openai.routes import router as openai_router
+from freehold.api.problem import Problem, problem_of, unexpected
+from freehold.api.stream import ClientLeft
+from freehold.domain.errors import FreeholdError
+from freehold.runtime.wiring import Runtime
+
+# nginx's status for a client that closed the connection; nobody receives it.
+_CLIENT_LEFT = 499
+
+
+class Health(BaseModel):
+    """``instance`` tells one server process from another."""
+
+    status: str
+    version: str
+    instance: str
+    loaded: list[str]
+
+
+def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
+    """The whole HTTP side of one server."""
+    app = FastAPI(
+        title="freehold",
+        version=version("freehold"),
+        docs_url=None,  # its page loads scripts from elsewhere; /openapi.json is ours alone
+        redoc_url=None,
+    )
+    app.state.runtime = runtime
+    app.include_router(openai_router)
+
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """Whether the process is up. Says nothing about models being ready."""
+        return Health(
+            status="ok",
+            version=version("freehold"),
+            instance=instance,
+            loaded=sorted(runtime.manager.loaded_names()),
+        )
+
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Guard, rules=rules, refuse=_refuse)
+    return app
+
+
+def _respond(problem: Problem) -> Response:
+    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else None
+    body = openai.error_body(problem).model_dump()
+    return JSONResponse(body, status_code=problem.status, headers=headers)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+    await _respond(problem)(scope, receive, send)
+
+
+async def _ours(_: Request, error: Exception) -> Response:
+    assert isinstance(error, FreeholdError)
+    return _respond(problem_of(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(invalid_body(error))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: "There is nothing at this address.",
+        405: "This address does not take that method.",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    return _respond(Problem(error.status_code, "http_error", message))
+
+
+async def _left(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_LEFT)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    return _respond(unexpected(error))
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    FreeholdError: _ours,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    ClientLeft: _left,
+    Exception: _unexpected,
+}
+
+
+def invalid_body(error: RequestValidationError) -> Problem:
+    """The first complaint about the body, naming the field."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it does not parse")
+        return Problem(400, "invalid_json", f"The body is not valid JSON: {reason}.")
+    path = [str(part) for part in first["loc"] if part != "body"]
+    # In a union pydantic names the branch it tried; the field itself is what the client wrote.
+    field = ".".join(part for part in path if not part.startswith(("function-", "list[", "str")))
+    if first["type"] == "extra_forbidden":
+        return Problem(400, "unknown_field", f"This server does not know the field {field}.", field)
+    if first["type"] == "missing":
+        return Problem(400, "missing_field", f"The field {field} is missing.", field)
+    return Problem(400, "invalid_field", f"The field {field} is not valid: {first['msg']}.", field)

@@ -1,0 +1,134 @@
+"""OpenAI's routes: parse once, lease, generate, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+
+from freehold.api.openai import convert
+from freehold.api.openai.schema import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    ErrorResponse,
+    Model,
+    ModelDetails,
+    ModelList,
+)
+from freehold.api.problem import problem_of
+from freehold.api.stream import event, until_client_leaves
+from freehold.domain.errors import EngineError, FreeholdError
+from freehold.domain.events import Event, Finished, TextDelta
+from freehold.runtime.wiring import Runtime
+
+router = APIRouter(prefix="/v1")
+
+_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
+}
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+@router.post("/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
+async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+    """Answer a conversation, whole or as server-sent events."""
+    runtime = _runtime(request)
+    asked = convert.chat_request(
+        body,
+        cache_scope="local",
+        deadline=asyncio.get_running_loop().time() + runtime.settings.deadline,
+    )
+    identity = f"chatcmpl-{uuid.uuid4().hex}"
+    created = int(time.time())
+    async with contextlib.AsyncExitStack() as stack:
+        generation = await until_client_leaves(
+            request, stack.enter_async_context(runtime.chat.open(asked))
+        )
+        name = generation.model.name
+        events = await stack.enter_async_context(contextlib.aclosing(generation.events()))
+        # The first event decides the status: until it comes, a failure is no stream's.
+        first = await until_client_leaves(request, anext(events))
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            chunks = convert.Chunks(identity, created, name, include_usage=include_usage)
+            return StreamingResponse(
+                _stream(first, events, chunks, stack.pop_all()),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-cache"},
+            )
+        text, finished = await until_client_leaves(request, _whole(events))
+        answer = convert.completion(identity, created, name, text, finished)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _whole(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
+    pieces: list[str] = []
+    async for item in events:
+        if isinstance(item, TextDelta):
+            pieces.append(item.text)
+        elif isinstance(item, Finished):
+            return "".join(pieces), item
+    raise EngineError("The engine ended without finishing the answer.")
+
+
+async def _stream(
+    first: Event,
+    events: AsyncGenerator[Event, None],
+    chunks: convert.Chunks,
+    held: contextlib.AsyncExitStack,
+) -> AsyncIterator[bytes]:
+    """The answer as it comes. An error after the first byte is an event, then the end."""
+    async with held:
+        yield event(chunks.first())
+        for chunk in chunks.of(first):
+            yield event(chunk)
+        try:
+            async for item in events:
+                for chunk in chunks.of(item):
+                    yield event(chunk)
+        except FreeholdError as error:
+            yield event(convert.error_body(problem_of(error)).model_dump_json())
+            return
+        yield event("[DONE]")
+
+
+@router.get("/models", response_model=ModelList, responses=_ERRORS)
+async def list_models(request: Request) -> ModelList:
+    """Every model that can be asked for: those in the store and the files served."""
+    runtime = _runtime(request)
+    names = await asyncio.to_thread(runtime.manager.names)
+    models = [await asyncio.to_thread(_model, runtime, name) for name in names]
+    return ModelList(data=models)
+
+
+@router.get("/models/{name:path}", response_model=Model, responses=_ERRORS)
+async def get_model(name: str, request: Request) -> Model:
+    """One model by any spelling a request may use."""
+    runtime = _runtime(request)
+    return await asyncio.to_thread(_model, runtime, name)
+
+
+def _model(runtime: Runtime, name: str) -> Model:
+    described = runtime.manager.describe(name)
+    manifest = described.manifest
+    return Model(
+        id=described.name,
+        created=int(datetime.fromisoformat(manifest.fetched_at).timestamp()) if manifest else 0,
+        owned_by=manifest.origin if manifest else "file",
+        freehold=ModelDetails(
+            loaded=described.loaded,
+            aliases=list(described.aliases),
+            size_bytes=manifest.size if manifest else None,
+            licence_declared=manifest.licence if manifest else None,
+        ),
+    )

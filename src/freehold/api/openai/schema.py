@@ -1,0 +1,152 @@
+"""OpenAI's chat completions as this server speaks them. Unknown fields are refused by name.
+
+Fields that ask nothing of a local server are accepted without effect: they are
+marked so. Fields of features that are not here are accepted only with the value that
+means "not used".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
+
+_MAX_MESSAGES = 1024
+_MAX_TOKENS = 16 * 1024 * 1024
+_WITHOUT_EFFECT = "Accepted without effect: it asks nothing of a local server."
+
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextPart(_Request):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(_Request):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class StreamOptions(_Request):
+    include_usage: bool = False
+    include_obfuscation: bool | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class ChatCompletionRequest(_Request):
+    model: Annotated[str, Field(min_length=1, max_length=1024)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)]
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+
+    user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    safety_identifier: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    prompt_cache_key: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    metadata: dict[str, Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
+    service_tier: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    store: Literal[False] | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    index: int = 0
+    message: AssistantMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    index: int = 0
+    delta: Delta
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class Model(BaseModel):
+    """``freehold`` holds what OpenAI's object has no place for."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    freehold: ModelDetails
+
+
+class ModelDetails(BaseModel):
+    loaded: bool
+    aliases: list[str]
+    size_bytes: int | None
+    licence_declared: str | None
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ErrorDetails(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorResponse(BaseModel):
+    error: ErrorDetails

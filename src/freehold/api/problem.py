@@ -1,0 +1,62 @@
+"""Errors on their way to a client: from our tree to a status, before any dialect shapes them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from freehold.domain import errors
+from freehold.domain.errors import FreeholdError
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a client is told. ``field`` is the offending field, in the client's own words."""
+
+    status: int
+    code: str
+    message: str
+    field: str | None = None
+    retry_after: int | None = None
+
+
+# The most specific class wins.
+_STATUS: dict[type[FreeholdError], int] = {
+    errors.RequestError: 400,
+    errors.NotFound: 404,
+    errors.Overloaded: 429,
+    errors.Unavailable: 503,
+    errors.RefusedFile: 500,
+    errors.EngineError: 500,
+    errors.LoadFailed: 503,
+    errors.FreeholdError: 500,
+}
+_WORTH_RETRYING = (errors.Overloaded, errors.DeadlineExceeded, errors.EngineCrashed)
+
+
+def status_of(error: FreeholdError) -> int:
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def problem_of(error: FreeholdError) -> Problem:
+    """One sentence and a hint; nothing of this machine's inside."""
+    status = status_of(error)
+    if status >= 500:
+        log.warning("request failed: %s: %s", error.code, error)
+    return Problem(
+        status=status,
+        code=error.code,
+        message=error.message if error.hint is None else f"{error.message} {error.hint}",
+        field=getattr(error, "field", None),
+        retry_after=RETRY_AFTER_SECONDS if isinstance(error, _WORTH_RETRYING) else None,
+    )
+
+
+def unexpected(error: Exception) -> Problem:
+    """A defect of ours: the details go to the log, not to the client."""
+    log.error("unexpected error", exc_info=error)
+    return Problem(500, "internal_error", "The server made a mistake; its log has the details.")

@@ -1,0 +1,198 @@
+"""Where `run` gets its answers: from a running server, or from a runtime of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import urllib.parse
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx2
+
+from freehold.domain.chat import ChatRequest
+from freehold.domain.errors import (
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    FreeholdError,
+    InvalidRequest,
+    LoadFailed,
+    PoisonRequest,
+    PromptTooLong,
+    ServerUnreachable,
+    TemplateFailed,
+)
+from freehold.domain.events import (
+    Event,
+    Finished,
+    FinishReason,
+    PromptProcessed,
+    TextDelta,
+    Timings,
+    Usage,
+)
+from freehold.domain.settings import Settings
+from freehold.runtime import server as announcement
+from freehold.runtime.wiring import Runtime
+
+# A server on this machine answers at once or is gone.
+_CONNECT = httpx2.Timeout(None, connect=2.0)
+_ASK = httpx2.Timeout(2.0)
+
+
+class Backend(Protocol):
+    """Answers conversations with one model, named in each request."""
+
+    @property
+    def description(self) -> str: ...
+
+    def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """The events of one answer. Closing the iterator stops the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """Loads the model in this program."""
+
+    runtime: Runtime
+
+    @property
+    def description(self) -> str:
+        return "loaded here"
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        async with (
+            self.runtime.chat.open(request) as generation,
+            contextlib.aclosing(generation.events()) as events,
+        ):
+            async for event in events:
+                yield event
+
+
+@dataclass(frozen=True)
+class ServerBackend:
+    """Asks a running `freehold serve` through its public API."""
+
+    url: str
+    api_key: str | None
+
+    @property
+    def description(self) -> str:
+        return f"by the server at {self.url}"
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        try:
+            async with (
+                httpx2.AsyncClient(timeout=_CONNECT, headers=_headers(self.api_key)) as client,
+                client.stream(
+                    "POST", f"{self.url}/v1/chat/completions", json=_body(request)
+                ) as response,
+            ):
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _refusal(response.json())
+                async with contextlib.aclosing(_events(response)) as events:
+                    async for event in events:
+                        yield event
+        except (httpx2.TransportError, json.JSONDecodeError) as error:
+            raise ServerUnreachable(
+                f"The server at {self.url} stopped answering.",
+                hint="Look at its output, or stop it and run again without it.",
+            ) from error
+
+
+async def find_server(settings: Settings, model: str) -> ServerBackend | None:
+    """The running server of this store if it serves ``model``, else None."""
+    address = announcement.find(settings.home)
+    if address is None:
+        return None
+    headers = _headers(settings.api_key)
+    quoted = urllib.parse.quote(model, safe="/:")
+    try:
+        async with httpx2.AsyncClient(timeout=_ASK, headers=headers, trust_env=False) as client:
+            health = await client.get(f"{address.url}/healthz")
+            if health.status_code != 200 or health.json().get("instance") != address.instance:
+                return None
+            known = await client.get(f"{address.url}/v1/models/{quoted}")
+    except (httpx2.TransportError, ValueError):
+        return None
+    return ServerBackend(address.url, settings.api_key) if known.status_code == 200 else None
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [{"role": m.role.value, "content": m.content} for m in request.messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    return body
+
+
+def _refusal(body: dict[str, Any]) -> FreeholdError:
+    """The server's error as ours, by its code; the sentence is the server's."""
+    details = body.get("error", {})
+    message = str(details.get("message", "The server refused the request."))
+    kinds: dict[str, type[FreeholdError]] = {
+        kind.code: kind
+        for kind in (
+            PromptTooLong,
+            TemplateFailed,
+            InvalidRequest,
+            EngineCrashed,
+            PoisonRequest,
+            LoadFailed,
+            DeadlineExceeded,
+        )
+    }
+    return kinds.get(str(details.get("code")), EngineError)(message)
+
+
+async def _events(response: httpx2.Response) -> AsyncGenerator[Event, None]:
+    """Server-sent chunks to events. Times are what this side saw."""
+    began = time.monotonic()
+    first: float | None = None
+    reason = FinishReason.STOP
+    usage = Usage(0, 0, 0)
+    async for line in response.aiter_lines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        chunk = json.loads(line.removeprefix("data: "))
+        if "error" in chunk:
+            raise _refusal(chunk)
+        if chunk.get("usage"):
+            usage = _usage(chunk["usage"])
+        for choice in chunk["choices"]:
+            if first is None:
+                first = time.monotonic()
+            if choice.get("finish_reason"):
+                reason = FinishReason(choice["finish_reason"])
+            if text := choice["delta"].get("content"):
+                yield TextDelta(text, ())
+    now = time.monotonic()
+    first = first if first is not None else now
+    yield PromptProcessed(usage.prompt_tokens, usage.cached_tokens)
+    yield Finished(reason, usage, Timings(0.0, first - began, now - first), seed=0)
+
+
+def _usage(body: dict[str, Any]) -> Usage:
+    return Usage(
+        prompt_tokens=body["prompt_tokens"],
+        cached_tokens=body["prompt_tokens_details"]["cached_tokens"],
+        completion_tokens=body["completion_tokens"],
+    )

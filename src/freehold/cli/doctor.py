@@ -1,0 +1,185 @@
+"""`freehold doctor`: what was built, what it uses, and what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import psutil
+
+from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
+from freehold.domain.errors import FreeholdError
+from freehold.domain.settings import Settings, environment
+from freehold.engines.base import Kernels
+from freehold.engines.llamacpp.build import Build, cpu_model, installed, rebuild_command
+from freehold.machine.compiler import find_compiler
+from freehold.process.child import child_environment, describe_exit
+from freehold.runtime import native
+from freehold.runtime import server as announcement
+from freehold.runtime.wiring import usable_cores
+from freehold.weights.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. ``hint`` is what to do; ``ok`` False makes doctor's exit status 1."""
+
+    name: str
+    value: str
+    ok: bool = True
+    hint: str | None = None
+
+
+@click.command("doctor")
+@JSON_OPTION
+def command(as_json: bool) -> int:
+    """Check this machine and this installation; exit status 1 if something is wrong."""
+    settings = settings_from()
+    findings = [*_machine(), *_native(settings), *_store(settings), *_network(settings)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            mark = " " if finding.ok else "!"
+            click.echo(f"{mark} {finding.name.ljust(width)}  {finding.value}")
+            if finding.hint:
+                click.echo(f"  {' ' * width}  {finding.hint}")
+    wrong = sum(not finding.ok for finding in findings)
+    if wrong:
+        notice(f"{wrong} of {len(findings)} need attention.")
+    return 1 if wrong else 0
+
+
+def _machine() -> list[Finding]:
+    memory = psutil.virtual_memory()
+    return [
+        Finding("freehold", version("freehold")),
+        Finding("Python", f"{platform.python_version()} at {sys.executable}"),
+        Finding("Processor", f"{cpu_model()}, {usable_cores()} cores usable"),
+        Finding("Memory", f"{size(memory.total)}, {size(memory.available)} available"),
+    ]
+
+
+def _native(settings: Settings) -> list[Finding]:
+    build = installed()
+    if build is None:
+        return [
+            Finding(
+                "llama.cpp",
+                "llama-cpp-python is not installed",
+                ok=False,
+                hint="Install freehold again with its dependencies.",
+            )
+        ]
+    compiler = find_compiler(environment().get("CXX", "c++").split()[0])
+    found = [
+        Finding("llama.cpp", f"llama-cpp-python {build.version}"),
+        Finding(
+            "Compiler now",
+            f"{compiler.family} {compiler.version[0]}.{compiler.version[1]}"
+            if compiler
+            else "none found (needed only to build)",
+        ),
+    ]
+    info = system_info()
+    if info is None:
+        return [
+            *found,
+            Finding(
+                "Native build",
+                "it does not load",
+                ok=False,
+                hint=f"Rebuild: {rebuild_command(build.version)}",
+            ),
+        ]
+    used = sorted(name for name, on in info.items() if on)
+    found.append(Finding("Instruction sets", " ".join(used) or "none reported"))
+    return [*found, *_kernels(settings, build, info)]
+
+
+def _kernels(settings: Settings, build: Build, info: dict[str, bool]) -> list[Finding]:
+    try:
+        verdict = asyncio.run(native.check(settings.home / "state", notice=notice, build=build))
+    except FreeholdError as error:
+        return [Finding("Test decode", error.message, ok=False, hint=error.hint)]
+    fast = verdict.kernels is Kernels.FAST
+    found = [
+        Finding(
+            "Test decode",
+            "passed with the fast kernels"
+            if fast
+            else f"passed with the plain kernels only: with the fast ones, {verdict.failure}",
+            ok=fast,
+            hint=None if fast else f"Rebuild: {rebuild_command(build.version)}",
+        )
+    ]
+    return [*found, amx_finding(cpu_has_amx(), info.get("AMX_INT8", False), fast, build.version)]
+
+
+def amx_finding(in_cpu: bool, in_build: bool, fast: bool, build_version: str) -> Finding:
+    """AMX needs three things: a CPU that has it, a build that uses it, and a test that passed."""
+    if not in_cpu:
+        return Finding("AMX", "this processor has none")
+    if in_build and fast:
+        return Finding("AMX", "alive")
+    reason = "built in, but its test failed" if in_build else "the build does not use it"
+    return Finding("AMX", reason, ok=False, hint=f"Rebuild: {rebuild_command(build_version)}")
+
+
+def cpu_has_amx() -> bool:
+    try:
+        return " amx_int8" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def system_info() -> dict[str, bool] | None:
+    """llama.cpp's list of instruction sets, asked in a child; None if the library fails."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "freehold.engines.llamacpp.probe", "info"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=child_environment(environment()),
+    )
+    if result.returncode != 0:
+        notice(f"The process that loads llama.cpp {describe_exit(result.returncode)}.")
+        return None
+    parsed: dict[str, bool] = json.loads(result.stdout)
+    return parsed
+
+
+def _store(settings: Settings) -> list[Finding]:
+    try:
+        store = Store.open(settings.home)
+    except FreeholdError as error:
+        return [Finding("Store", error.message, ok=False, hint=error.hint)]
+    blobs = store.blobs()
+    free = shutil.disk_usage(settings.home).free
+    return [
+        Finding("Store", f"{settings.home} ({settings.origins['home']})"),
+        Finding("Models' files", f"{len(blobs)}, {size(sum(blob.size for blob in blobs))}"),
+        Finding("Disk", f"{size(free)} free"),
+    ]
+
+
+def _network(settings: Settings) -> list[Finding]:
+    address = announcement.find(settings.home)
+    running = address is not None and psutil.pid_exists(address.pid)
+    return [
+        Finding(
+            "Offline", f"{'yes' if settings.offline else 'no'} ({settings.origins['offline']})"
+        ),
+        Finding("Server", address.url if address and running else "none running"),
+        Finding("Hub", settings.hub_endpoint or "huggingface.co, asked only by pull"),
+    ]

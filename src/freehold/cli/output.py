@@ -1,0 +1,62 @@
+"""What `run` prints: the answer on stdout, figures beside it."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+from freehold.domain.events import Finished, FinishReason
+
+
+def printable(text: str) -> str:
+    """Text safe for a terminal: a model must not be able to send it escape sequences."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+class Screen:
+    """stdout, as the answer arrives. On a terminal control characters are left out."""
+
+    def __init__(self) -> None:
+        self._filter = sys.stdout.isatty()
+        self._last = "\n"
+
+    def write(self, text: str) -> None:
+        shown = printable(text) if self._filter else text
+        if shown:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+            self._last = shown[-1]
+
+    def end_line(self) -> None:
+        """The answer is over: the next thing begins on a line of its own."""
+        if self._last != "\n":
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            self._last = "\n"
+
+
+def tokens_per_second(finished: Finished) -> float | None:
+    """Decode speed: tokens after the first, over the time they took."""
+    later = finished.usage.completion_tokens - 1
+    return later / finished.timings.decode if later > 0 and finished.timings.decode > 0 else None
+
+
+def figures(finished: Finished) -> str:
+    """One line: ``32 tokens in (8 cached), 57 out, first after 0.21 s, then 48.3 tokens/s``."""
+    usage, timings = finished.usage, finished.timings
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    line = (
+        f"{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out, "
+        f"first after {timings.queued + timings.prefill:.2f} s"
+    )
+    speed = tokens_per_second(finished)
+    return line if speed is None else f"{line}, then {speed:.1f} tokens/s"
+
+
+def why_cut(finished: Finished, asked: int | None) -> str | None:
+    """Why an answer is not whole, for those it matters to."""
+    if finished.reason is not FinishReason.LENGTH:
+        return None
+    if asked is not None and finished.usage.completion_tokens >= asked:
+        return f"The answer was cut at {asked} tokens, as asked with --max-tokens."
+    return "The answer was cut: the context is full."

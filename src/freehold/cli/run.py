@@ -1,0 +1,171 @@
+"""`freehold run`: one answer, or a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import click
+
+from freehold.cli.answer import Options, answering
+from freehold.cli.backend import Backend, LocalBackend, find_server
+from freehold.cli.common import (
+    JSON_OPTION,
+    OFFLINE_OPTION,
+    notice,
+    print_json,
+    progress,
+    settings_from,
+)
+from freehold.cli.completing import MODEL
+from freehold.cli.conversation import Conversation
+from freehold.cli.output import Screen, figures, tokens_per_second, why_cut
+from freehold.cli.pull import announce, licence_line
+from freehold.domain.chat import Message, Role
+from freehold.domain.errors import InvalidRequest
+from freehold.domain.events import Finished
+from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Sampling
+from freehold.domain.settings import Settings
+from freehold.runtime.wiring import open_runtime
+from freehold.weights.library import Library
+from freehold.weights.reference import PathReference
+
+
+@click.command("run")
+@click.argument("reference", shell_complete=MODEL)
+@click.argument("prompt", required=False)
+@click.option("--system", metavar="TEXT", help="System message before the conversation.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer in tokens.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=DEFAULT_TEMPERATURE,
+    show_default=True,
+    help="0 is greedy: the same answer every time.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=DEFAULT_TOP_P,
+    show_default=True,
+    help="Choose among tokens of this total probability.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Make a sampled answer repeatable.")
+@click.option("--context", type=int, help="Context in tokens (8192).")
+@JSON_OPTION
+@OFFLINE_OPTION
+def command(
+    reference: str,
+    prompt: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    context: int | None,
+    as_json: bool,
+    offline: bool | None,
+) -> None:
+    """Ask REFERENCE one PROMPT, or hold a conversation without one.
+
+    What is piped in is added to the prompt. A model that is not here is fetched first.
+    """
+    settings = settings_from(context=context, offline=offline)
+    text = _whole_prompt(prompt)
+    options = Options(reference, system, Sampling(temperature, top_p, seed=seed), max_tokens)
+    if text is None and as_json:
+        raise InvalidRequest("--json needs a prompt.", hint="Give one, or pipe it in.")
+    asyncio.run(_run(settings, options, text, as_json))
+
+
+def _whole_prompt(prompt: str | None) -> str | None:
+    """The prompt and what is piped in; None where a conversation is wanted."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    piped = sys.stdin.buffer.read().decode("utf-8", "replace")
+    parts = [part for part in (prompt, piped.strip("\n")) if part]
+    if not parts:
+        raise InvalidRequest("There is no prompt: none was given, and nothing was piped in.")
+    return "\n\n".join(parts)
+
+
+async def _run(settings: Settings, options: Options, text: str | None, as_json: bool) -> None:
+    async with _backend(settings, options) as (backend, model):
+        options = Options(model, options.system, options.sampling, options.max_tokens)
+        if text is None:
+            await Conversation(backend, options).hold()
+        else:
+            await _answer_once(backend, options, text, as_json)
+
+
+@contextlib.asynccontextmanager
+async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[Backend, str]]:
+    """A running server if it serves the model, else a runtime of our own."""
+    library = await asyncio.to_thread(Library.open, settings)
+    reference = library.reference(options.model)
+    server = await find_server(settings, str(reference))
+    if server is not None and settings.origins["context"].startswith("flag"):
+        notice("--context was given, so a second copy of the model is loaded beside the server's.")
+        server = None
+    if server is not None:
+        notice(f"Answered {server.description}.")
+        yield server, str(reference)
+        return
+    served = (reference.path,) if isinstance(reference, PathReference) else ()
+    if not served:
+        await asyncio.to_thread(_fetch, library, str(reference))
+    async with open_runtime(settings, notice=notice, served_paths=served) as runtime:
+        warming = asyncio.create_task(runtime.text.start())
+        try:
+            yield LocalBackend(runtime), str(reference)
+        finally:
+            warming.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await warming
+
+
+def _fetch(library: Library, reference: str) -> None:
+    announce(library, reference)
+    manifest = library.pull(reference, progress())
+    notice(licence_line(manifest))
+
+
+async def _answer_once(backend: Backend, options: Options, text: str, as_json: bool) -> None:
+    request = options.request((Message(Role.USER, text),), options.system)
+    screen = Screen()
+    write = (lambda _: None) if as_json else screen.write
+    answer = await answering(backend, request, write)
+    if not as_json:
+        screen.end_line()
+    if answer.finished is None:
+        raise KeyboardInterrupt
+    if as_json:
+        print_json(_as_data(options.model, answer.text, answer.finished))
+        return
+    if reason := why_cut(answer.finished, options.max_tokens):
+        notice(reason)
+    notice(figures(answer.finished))
+
+
+def _as_data(model: str, text: str, finished: Finished) -> dict[str, Any]:
+    usage, timings = finished.usage, finished.timings
+    return {
+        "model": model,
+        "answer": text,
+        "finish_reason": finished.reason.value,
+        "seed": finished.seed,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "seconds": {
+            "queued": round(timings.queued, 4),
+            "prefill": round(timings.prefill, 4),
+            "decode": round(timings.decode, 4),
+        },
+        "tokens_per_second": tokens_per_second(finished),
+    }

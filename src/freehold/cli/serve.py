@@ -1,0 +1,90 @@
+"""`freehold serve`: models over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+import click
+
+from freehold.cli.common import OFFLINE_OPTION, notice, settings_from
+from freehold.cli.completing import LOCAL_MODEL
+from freehold.domain.errors import InvalidReference
+from freehold.domain.settings import Settings
+from freehold.weights.files import require_file
+from freehold.weights.gguf import read_header
+from freehold.weights.library import Library
+from freehold.weights.reference import PathReference
+
+
+@click.command("serve")
+@click.argument("models", nargs=-1, shell_complete=LOCAL_MODEL)
+@click.option("--host", help="Address to listen on (127.0.0.1: this machine only).")
+@click.option("--port", type=int, help="Port to listen on (7333); 0 takes a free one.")
+@click.option("--context", type=int, help="Tokens per sequence (8192).")
+@click.option("--parallel", type=int, help="Sequences at once for each model (2).")
+@click.option("--max-tokens", type=int, help="Answer length where a request names none.")
+@click.option("--threads", type=int, help="Threads per model (all cores).")
+@OFFLINE_OPTION
+def command(
+    models: tuple[str, ...],
+    host: str | None,
+    port: int | None,
+    context: int | None,
+    parallel: int | None,
+    max_tokens: int | None,
+    threads: int | None,
+    offline: bool | None,
+) -> None:
+    """Serve every model in the store, and the files named here, over HTTP.
+
+    MODELS are loaded at once; others are loaded when they are first asked for.
+    """
+    settings = settings_from(
+        host=host,
+        port=port,
+        context=context,
+        parallel=parallel,
+        max_tokens=max_tokens,
+        threads=threads,
+        offline=offline,
+    )
+    served = _check(Library.open(settings), models)
+
+    from freehold.api.server import bind
+
+    sock = bind(settings)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(settings, sock, models, served))
+    notice("Stopped.")
+
+
+def _check(library: Library, models: tuple[str, ...]) -> tuple[Path, ...]:
+    """Refuse what cannot be served before anything is started; returns the files named."""
+    served: dict[str, Path] = {}
+    for text in models:
+        reference = library.reference(text)
+        if not isinstance(reference, PathReference):
+            library.registry.get(str(reference))
+            continue
+        require_file(reference.path)
+        read_header(reference.path)
+        other = served.setdefault(reference.path.stem, reference.path)
+        if other != reference.path:
+            raise InvalidReference(
+                f"{other} and {reference.path} would both be called {reference.path.stem}.",
+                hint="Rename one of the files.",
+            )
+    return tuple(served.values())
+
+
+async def _serve(
+    settings: Settings, sock: socket.socket, models: tuple[str, ...], served: tuple[Path, ...]
+) -> None:
+    from freehold.api.server import serve
+    from freehold.runtime.wiring import open_runtime
+
+    async with open_runtime(settings, notice=notice, served_paths=served) as runtime:
+        await serve(runtime, sock, preload=models, say=notice)

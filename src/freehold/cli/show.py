@@ -1,0 +1,158 @@
+"""`freehold show`: what is known of a model, and exactly what it would see."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
+from freehold.cli.completing import MODEL
+from freehold.cli.pull import announce, licence_line
+from freehold.domain.chat import Message, Role
+from freehold.domain.errors import ModelNotPulled
+from freehold.domain.settings import Settings
+from freehold.text.client import Prompt, TextService
+from freehold.weights.catalog import CatalogModel
+from freehold.weights.library import Library, LocalModel
+
+
+@click.command("show")
+@click.argument("reference", shell_complete=MODEL)
+@click.option("--prompt", metavar="MESSAGE", help="Print exactly what the model would see.")
+@click.option("--system", metavar="TEXT", help="With --prompt: a system message before it.")
+@click.option("--template", is_flag=True, help="Print the model's chat template.")
+@JSON_OPTION
+def command(
+    reference: str, prompt: str | None, system: str | None, template: bool, as_json: bool
+) -> None:
+    """Show what is known of REFERENCE: files, digests, origin, header, licence as declared."""
+    settings = settings_from()
+    library = Library.open(settings)
+    try:
+        model = library.local(reference, progress=progress())
+    except ModelNotPulled:
+        row = library.row(library.reference(reference))
+        if prompt is not None or template or row is None:
+            raise
+        _show_row(row, as_json)
+        return
+    if prompt is not None:
+        _show_prompt(model, prompt, system, as_json)
+    elif template:
+        click.echo(model.header.chat_template or "")
+    else:
+        announce(library, reference)
+        _show_model(library, model, as_json, settings)
+
+
+def _show_prompt(model: LocalModel, text: str, system: str | None, as_json: bool) -> None:
+    messages = (Message(Role.SYSTEM, system),) if system else ()
+    prompt = asyncio.run(_render(model, (*messages, Message(Role.USER, text))))
+    if as_json:
+        print_json({"prompt": prompt.text, "tokens": list(prompt.tokens)})
+        return
+    click.echo(prompt.text, nl=not prompt.text.endswith("\n"))
+    notice(f"{len(prompt.tokens)} tokens")
+
+
+async def _render(model: LocalModel, messages: tuple[Message, ...]) -> Prompt:
+    from freehold.runtime.chat import vocabulary_source
+
+    text = TextService()
+    try:
+        return await text.render(vocabulary_source(model), messages)
+    finally:
+        await text.close()
+
+
+def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Settings) -> None:
+    facts = _facts(model)
+    if as_json:
+        print_json(facts)
+        return
+    header = model.header
+    lines: list[tuple[str, str]] = [
+        ("Name", model.name),
+        ("Title", header.text("general.name") or "not stated in the file"),
+        (
+            "Architecture",
+            f"{header.architecture}, {header.parameter_count / 1e6:,.0f} M parameters",
+        ),
+        ("Quantisation", header.quantisation or "not stated in the file"),
+        (
+            "Context",
+            f"trained for {header.context_length or 'an unknown number of'} tokens; "
+            f"loaded with at most {settings.context}",
+        ),
+        (
+            "Template",
+            "in the file"
+            if header.chat_template
+            else "none: the model continues text, it does not answer",
+        ),
+        ("Size", size(model.size)),
+    ]
+    for path in model.paths:
+        lines.append(("File", str(path)))
+    lines.append(("SHA-256", model.digest))
+    if model.manifest is not None:
+        lines += [
+            ("From", model.manifest.origin),
+            ("Revision", model.manifest.revision or "none"),
+            ("Fetched", model.manifest.fetched_at),
+            ("Base models", ", ".join(model.manifest.base_models) or "none declared"),
+        ]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        click.echo(f"{name.ljust(width)}  {value}")
+    if model.manifest is not None:
+        click.echo(licence_line(model.manifest))
+    else:
+        declared = header.text("general.license") or "none"
+        click.echo(f"Licence in the file's header: {declared}.")
+
+
+def _facts(model: LocalModel) -> dict[str, Any]:
+    header, manifest = model.header, model.manifest
+    return {
+        "name": model.name,
+        "architecture": header.architecture,
+        "parameters": header.parameter_count,
+        "quantisation": header.quantisation,
+        "context_trained": header.context_length,
+        "has_template": header.chat_template is not None,
+        "size": model.size,
+        "sha256": model.digest,
+        "paths": [str(path) for path in model.paths],
+        "origin": manifest.origin if manifest else None,
+        "revision": manifest.revision if manifest else None,
+        "licence_declared": manifest.licence if manifest else header.text("general.license"),
+        "licence_source": manifest.licence_source if manifest else "the file's header",
+        "base_models": list(manifest.base_models) if manifest else [],
+    }
+
+
+def _show_row(row: CatalogModel, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        print_json({"here": False, **msgspec.to_builtins(row)})
+        return
+    notice(f"{row.reference} is not on this machine; this is what the catalogue says.")
+    facts = row.architecture
+    pairs = [
+        ("Title", row.title),
+        ("Note", row.note),
+        ("Upstream", row.upstream),
+        ("Licence as declared", row.declared_licence),
+        ("Base models", ", ".join(row.base_model) or None),
+        ("Parameters", f"{facts.parameters:,}" if facts.parameters else facts.parameters_stated),
+        ("Context", f"{facts.context_length:,} tokens" if facts.context_length else None),
+        ("Read in", " ".join(row.source)),
+        ("Checked", row.checked.isoformat()),
+    ]
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value or 'not known'}")

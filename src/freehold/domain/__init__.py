@@ -1,0 +1,1 @@
+"""Words: frozen types every other stratum speaks, and nothing that acts."""

@@ -1,0 +1,236 @@
+"""Every error a user can meet, as one tree.
+
+    FreeholdError
+    ├── RequestError             what was asked cannot be done as asked
+    │   ├── InvalidReference     the text names no model we can parse
+    │   ├── InvalidRequest       a field of a request is wrong (it names the field)
+    │   ├── PromptTooLong        prompt and answer do not fit the context
+    │   ├── TemplateFailed       the model's chat template refused or misbehaved
+    │   └── InvalidSetting       a flag, variable or setting has a bad value
+    ├── NotFound
+    │   ├── UnknownModel         no such model anywhere we know (carries near names)
+    │   ├── ModelNotPulled       known, but not on this disk
+    │   └── ModelNotFetchable    known, but no source of a runnable file is
+    ├── RefusedFile              bytes we will not run
+    │   ├── InvalidModelFile     not a well-formed model file
+    │   ├── UnsupportedFile      a pickle, a directory, another format
+    │   └── DigestMismatch       not the bytes that were promised
+    ├── Unavailable              may work later or elsewhere
+    │   ├── SourceUnavailable    a source cannot be reached or lacks the file
+    │   ├── GatedModel           the source wants a token or an agreement
+    │   ├── OfflineRefused       the network was forbidden
+    │   ├── DiskFull
+    │   ├── StoreBusy            another process holds what we need
+    │   ├── PortInUse
+    │   ├── ServerUnreachable    a running freehold server stopped answering
+    │   ├── Overloaded           the queue is full
+    │   └── DeadlineExceeded
+    └── EngineError              the native side failed
+        ├── LoadFailed
+        ├── EngineCrashed
+        ├── PoisonRequest        this request was in flight in two crashes
+        └── TextChildFailed
+
+Each class has a stable ``code`` (what programs match on) and most carry a
+``hint``: one sentence that says what to do next. How a code becomes an exit
+status or an HTTP status is decided by the command line and the dialects.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FreeholdError(Exception):
+    """Root of the tree. ``str(error)`` is one sentence for people."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(FreeholdError):
+    code = "request_error"
+
+
+class InvalidReference(RequestError):
+    code = "invalid_reference"
+
+
+class InvalidRequest(RequestError):
+    """A field of a request is wrong; ``field`` is its path in the caller's own words."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class PromptTooLong(RequestError):
+    """The prompt, or prompt plus requested answer, exceeds the context."""
+
+    code = "context_length_exceeded"
+
+    @classmethod
+    def counted(
+        cls, *, prompt_tokens: int, context: int, requested_tokens: int | None = None
+    ) -> PromptTooLong:
+        """The error in our words. Counts are tokens."""
+        if requested_tokens is None:
+            message = (
+                f"The prompt has {prompt_tokens} tokens and the context holds {context}, "
+                "of which at least one is needed for the answer."
+            )
+        else:
+            message = (
+                f"The prompt has {prompt_tokens} tokens and asks for {requested_tokens} more; "
+                f"the context holds {context}."
+            )
+        return cls(
+            message, hint="Shorten the prompt, ask for fewer tokens, or load with a larger context."
+        )
+
+
+class TemplateFailed(RequestError):
+    code = "template_failed"
+
+
+class InvalidSetting(RequestError):
+    code = "invalid_setting"
+
+
+class NotFound(FreeholdError):
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """Nothing by this name; ``near`` holds similar names, best first."""
+
+    code = "model_not_found"
+
+    def __init__(self, name: str, *, near: tuple[str, ...] = (), hint: str | None = None) -> None:
+        self.name = name
+        self.near = near
+        if hint is None:
+            hint = (
+                f"Did you mean {' or '.join(near)}?"
+                if near
+                else "`freehold list --available` shows the models known by name."
+            )
+        super().__init__(f"There is no model called {name!r}.", hint=hint)
+
+
+class ModelNotPulled(NotFound):
+    """The model is known but its weights are not in the store."""
+
+    code = "model_not_pulled"
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        super().__init__(
+            f"{reference} is not on this machine.", hint=f"Fetch it with: freehold pull {reference}"
+        )
+
+
+class ModelNotFetchable(NotFound):
+    """The catalogue describes the model but lists no file of it that can be fetched."""
+
+    code = "model_not_fetchable"
+
+    def __init__(self, reference: str, *, upstream: str) -> None:
+        self.reference = reference
+        super().__init__(
+            f"{reference} is known, but the catalogue lists no file of it to fetch.",
+            hint=f"Find a GGUF of {upstream} on the hub and name it: "
+            "freehold pull hf:owner/repo:file.gguf",
+        )
+
+
+class RefusedFile(FreeholdError):
+    code = "refused_file"
+
+
+class InvalidModelFile(RefusedFile):
+    code = "invalid_model_file"
+
+
+class UnsupportedFile(RefusedFile):
+    code = "unsupported_file"
+
+
+class DigestMismatch(RefusedFile):
+    """The bytes are not the promised ones. Digests are SHA-256, lower-case hex."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, what: str, *, expected: str, actual: str, hint: str | None = None) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"{what} has SHA-256 {actual}, but {expected} was expected; it will not be used.",
+            hint=hint,
+        )
+
+
+class Unavailable(FreeholdError):
+    code = "unavailable"
+
+
+class SourceUnavailable(Unavailable):
+    code = "source_unavailable"
+
+
+class GatedModel(Unavailable):
+    code = "gated_model"
+
+
+class OfflineRefused(Unavailable):
+    code = "offline"
+
+
+class DiskFull(Unavailable):
+    code = "disk_full"
+
+
+class StoreBusy(Unavailable):
+    code = "store_busy"
+
+
+class PortInUse(Unavailable):
+    code = "port_in_use"
+
+
+class ServerUnreachable(Unavailable):
+    code = "server_unreachable"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+
+
+class EngineError(FreeholdError):
+    code = "engine_error"
+
+
+class LoadFailed(EngineError):
+    code = "load_failed"
+
+
+class EngineCrashed(EngineError):
+    code = "engine_crashed"
+
+
+class PoisonRequest(EngineError):
+    code = "poison_request"
+
+
+class TextChildFailed(EngineError):
+    code = "text_child_failed"

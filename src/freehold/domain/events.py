@@ -1,0 +1,67 @@
+"""What an engine says while it answers: a closed union, in this order.
+
+    PromptProcessed  once, when the first token has been chosen
+    TextDelta        any number; text is whole characters, never half of one
+    Finished         once, last
+
+A failure is not an event: the iterator raises an error of `domain.errors`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class FinishReason(enum.StrEnum):
+    STOP = "stop"  # the model ended its turn, or a stop string was met
+    LENGTH = "length"  # max_tokens, or the end of the context
+
+
+@dataclass(frozen=True)
+class PromptProcessed:
+    """The prompt is in the cache. ``cached_tokens`` of ``prompt_tokens`` were already there."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More answer. ``tokens`` counts what was generated for it; text may be empty meanwhile."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one finished request."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds as the engine measured them.
+
+    ``queued`` before the first step, ``prefill`` until the first token, ``decode``
+    from the first token to the last.
+    """
+
+    queued: float
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+    seed: int
+
+
+Event = PromptProcessed | TextDelta | Finished

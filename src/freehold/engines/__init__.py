@@ -1,0 +1,1 @@
+"""Engines: one small protocol, several implementations, one contract suite over all."""

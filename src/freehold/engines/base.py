@@ -1,0 +1,90 @@
+"""What every engine is: `load`, `generate`, `embed`, `close`, and what it can do.
+
+    load ──▶ generate* / embed* ──▶ close
+
+`generate` yields the events of `domain.events` in their order and ends after
+`Finished`. Closing the iterator early cancels the request: its sequence is free
+within one step. A failure raises an error of `domain.errors`; after an
+`EngineCrashed` the engine is dead and a new one must be loaded.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from freehold.domain.chat import EmbedRequest, GenerateRequest
+from freehold.domain.errors import EngineCrashed
+from freehold.domain.events import Event
+
+
+class Capability(enum.StrEnum):
+    """What an engine may be able to do. What it has may not be left undeclared."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    SEED = "seed"  # same seed, same request, same text when alone
+    STOP = "stop"
+    PREFIX_CACHE = "prefix_cache"
+    ADAPTERS = "adapters"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """``context`` is tokens per sequence; ``parallel`` how many sequences run at once."""
+
+    features: frozenset[Capability]
+    context: int
+    parallel: int
+
+
+class Kernels(enum.StrEnum):
+    """Which of llama.cpp's CPU kernels are used."""
+
+    FAST = "fast"  # with AMX and repacked weights where the CPU has a use for them
+    PLAIN = "plain"  # without: the way around a build whose fast kernels crash
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How to load one model: its files in order. ``context`` is tokens per sequence."""
+
+    model: str
+    paths: tuple[str, ...]
+    context: int
+    parallel: int
+    threads: int
+    kernels: Kernels = Kernels.FAST
+
+
+class Engine(Protocol):
+    """One loaded model. Used from one event loop."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Valid after `load`."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process that does the work, where there is one."""
+        ...
+
+    @property
+    def failure(self) -> EngineCrashed | None:
+        """Why this engine is dead; None while it lives."""
+        ...
+
+    async def load(self) -> None:
+        """Make ready. Raises `LoadFailed` or `EngineCrashed`."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]: ...
+
+    async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]: ...
+
+    async def close(self) -> None:
+        """End every request and free everything. Safe to call twice."""
+        ...

@@ -1,0 +1,260 @@
+"""The gateway's face of a worker: the `Engine` protocol over the wire.
+
+All of it runs on one event loop. A reader task hands each frame's deltas to the
+requests they belong to; a request that is read slowly merges its deltas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from freehold.domain.chat import EmbedRequest, GenerateRequest
+from freehold.domain.errors import (
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    FreeholdError,
+    InvalidRequest,
+    LoadFailed,
+)
+from freehold.domain.events import Event, TextDelta
+from freehold.engines.base import Capabilities, Capability, EngineConfig
+from freehold.engines.llamacpp.messages import (
+    Cancel,
+    Failure,
+    FromWorker,
+    Generate,
+    Load,
+    Loaded,
+    Ready,
+    Refused,
+    SequenceDelta,
+    Step,
+)
+from freehold.process.child import Child, describe_exit
+from freehold.process.frames import WireError
+
+log = logging.getLogger(__name__)
+
+_FEATURES = frozenset(
+    {Capability.GENERATE, Capability.SEED, Capability.STOP, Capability.PREFIX_CACHE}
+)
+START_SECONDS = 60.0
+# A client that has not read for this long has gone, whatever its socket says.
+STALL_SECONDS = 120.0
+
+
+class _Stream:
+    """Deltas of one request between the reader task and the request's iterator."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._pending: SequenceDelta | None = None
+        self._since = 0.0
+        self._error: FreeholdError | None = None
+        self._ready = asyncio.Event()
+
+    def push(self, delta: SequenceDelta) -> None:
+        if self._pending is None:
+            self._pending, self._since = delta, time.monotonic()
+        else:
+            self._pending = self._pending.then(delta)
+        self._ready.set()
+
+    def fail(self, error: FreeholdError) -> None:
+        self._error = error
+        self._ready.set()
+
+    @property
+    def stalled(self) -> bool:
+        return self._pending is not None and time.monotonic() - self._since > STALL_SECONDS
+
+    async def next(self) -> SequenceDelta:
+        """All that has come since the last call. What came before a failure is given first."""
+        await self._ready.wait()
+        delta, self._pending = self._pending, None
+        if delta is not None:
+            if self._error is None:
+                self._ready.clear()
+            return delta
+        assert self._error is not None
+        raise self._error
+
+
+class LlamaCppEngine:
+    """One worker process and the requests inside it."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._child: Child[FromWorker] | None = None
+        self._streams: dict[str, _Stream] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._capabilities: Capabilities | None = None
+        self._dead: EngineCrashed | None = None
+        self._closing = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        if self._capabilities is None:
+            raise LoadFailed("The engine is not loaded.")
+        return self._capabilities
+
+    @property
+    def failure(self) -> EngineCrashed | None:
+        return self._dead
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    async def load(self) -> None:
+        child = await Child[FromWorker].start(
+            f"worker {self._config.model}", "freehold.engines.llamacpp.worker", incoming=FromWorker
+        )
+        self._child = child
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                first = await child.channel.receive()
+            if not isinstance(first, Ready):
+                raise await self._load_crashed(child)
+            child.channel.send_soon(Load(self._config))
+            reply = await child.channel.receive()
+        except (TimeoutError, WireError) as error:
+            child.kill()
+            await child.wait()
+            raise LoadFailed("The worker process did not start properly.") from error
+        except asyncio.CancelledError:
+            child.kill()
+            raise
+        match reply:
+            case Loaded(context, description):
+                log.info("%s loaded (%s)", self._config.model, description)
+                self._capabilities = Capabilities(_FEATURES, context, self._config.parallel)
+                self._reader = asyncio.create_task(self._read(child), name="worker reader")
+            case Refused(message, hint):
+                await child.stop(grace=1.0)
+                raise LoadFailed(message, hint=hint or _telling_line(child.last_words()))
+            case _:
+                raise await self._load_crashed(child)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        if self._dead is not None:
+            raise self._dead
+        child = self._require_child()
+        if request.adapters:
+            raise InvalidRequest("This engine does not apply adapters.", field="adapters")
+        stream = _Stream(request.request_id)
+        self._streams[request.request_id] = stream
+        done = False
+        try:
+            child.channel.send_soon(Generate(request))
+            async with _deadline(request.deadline):
+                delta = await stream.next()
+            while True:
+                if delta.processed is not None:
+                    yield delta.processed
+                if delta.text or delta.tokens:
+                    yield TextDelta(delta.text, delta.tokens)
+                if delta.failed is not None:
+                    done = True
+                    raise _failure(delta.failed)
+                if delta.finished is not None:
+                    done = True
+                    yield delta.finished
+                    return
+                delta = await stream.next()
+        finally:
+            self._streams.pop(request.request_id, None)
+            if not done and self._dead is None and not self._closing:
+                child.channel.send_soon(Cancel(request.request_id))
+
+    async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
+        raise InvalidRequest("This model is loaded for generating; it cannot embed.", field="model")
+
+    async def close(self) -> None:
+        self._closing = True
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop(grace=2.0)
+        if self._reader is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+
+    async def _read(self, child: Child[FromWorker]) -> None:
+        """The reader task: frames to streams, until the worker is gone."""
+        try:
+            while (message := await child.channel.receive()) is not None:
+                if isinstance(message, Step):
+                    self._deliver(child, message)
+        except WireError:
+            log.exception("the worker sent what is no message")
+            child.kill()
+        returncode = await child.wait()
+        if not self._closing:
+            log.warning(
+                "the worker of %s %s; its last words: %s",
+                self._config.model,
+                describe_exit(returncode),
+                child.last_words(),
+            )
+        self._dead = EngineCrashed(
+            f"The process running {self._config.model} {describe_exit(returncode)}.",
+            hint="It is started again; repeat the request.",
+        )
+        for stream in self._streams.values():
+            stream.fail(self._dead)
+
+    def _deliver(self, child: Child[FromWorker], step: Step) -> None:
+        for delta in step.deltas:
+            stream = self._streams.get(delta.request_id)
+            if stream is None:
+                continue
+            stream.push(delta)
+            if stream.stalled:
+                log.warning("request %s is not being read; it is cancelled", delta.request_id)
+                child.channel.send_soon(Cancel(delta.request_id))
+                stream.fail(EngineError("The stream was not read and has been cancelled."))
+                del self._streams[delta.request_id]
+
+    def _require_child(self) -> Child[FromWorker]:
+        if self._child is None:
+            raise EngineCrashed(f"{self._config.model} is not loaded.")
+        return self._child
+
+    async def _load_crashed(self, child: Child[FromWorker]) -> FreeholdError:
+        returncode = await child.stop(grace=5.0)
+        log.warning(
+            "loading %s: worker %s: %s",
+            self._config.model,
+            describe_exit(returncode),
+            child.last_words(),
+        )
+        return EngineCrashed(
+            f"The process loading {self._config.model} {describe_exit(returncode)}.",
+            hint=_telling_line(child.last_words())
+            or "`freehold doctor` checks the native build; "
+            "too little memory is the other usual reason.",
+        )
+
+
+@contextlib.asynccontextmanager
+async def _deadline(when: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(when):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("The answer did not begin before the request's deadline.") from None
+
+
+def _failure(failed: Failure) -> FreeholdError:
+    return EngineError(failed.message)
+
+
+def _telling_line(log_text: str) -> str | None:
+    """The last line of a native log that speaks of an error."""
+    lines = [line.strip() for line in log_text.splitlines() if "error" in line.lower()]
+    return f"llama.cpp says: {lines[-1]}" if lines else None

@@ -1,0 +1,1 @@
+"""Machine: what this computer is and how software for it must be built."""

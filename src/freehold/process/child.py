@@ -1,0 +1,156 @@
+"""The gateway's side of a child process: start it, watch it, end it.
+
+A child is a module of ours run with `python -P -m`, with one end of a socket pair
+and nothing else inherited. It belongs to its own session, so a Ctrl-C in the
+terminal reaches only us, and it dies when we die (`inside.die_with_parent`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from freehold.domain.settings import environment
+from freehold.process.frames import AsyncChannel
+
+log = logging.getLogger(__name__)
+
+In = TypeVar("In")
+
+_STDERR_LINES_KEPT = 40
+_MAX_STDERR_LINE = 64 * 1024
+
+# What a child may inherit. Everything else, tokens above all, stays here.
+_INHERITED = (
+    "CUDA_VISIBLE_DEVICES",
+    "DYLD_LIBRARY_PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "PATH",
+    "PYTHONOPTIMIZE",
+    "PYTHONPATH",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+)
+
+# Said to every child: no debugger or backtrace on an abort, no calls home.
+_ALWAYS = {
+    "DO_NOT_TRACK": "1",
+    "GGML_NO_BACKTRACE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment a child gets: an allow-list of ours plus what keeps it quiet."""
+    kept = {name: inherited[name] for name in _INHERITED if name in inherited}
+    return {**kept, **_ALWAYS}
+
+
+def describe_exit(returncode: int) -> str:
+    """``exited with status 3`` or ``was ended by SIGKILL``."""
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was ended by signal {-returncode}"
+
+
+class Child(Generic[In]):
+    """One running child. Owned by the event loop that started it."""
+
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, channel: AsyncChannel[In]
+    ) -> None:
+        self.name = name
+        self.channel = channel
+        self._process = process
+        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES_KEPT)
+        self._stderr_task = asyncio.create_task(self._keep_stderr(), name=f"{name} stderr")
+
+    @classmethod
+    async def start(cls, name: str, module: str, *arguments: str, incoming: Any) -> Child[In]:
+        """Start ``module``; it finds its socket through `inside.connect`."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                module,
+                str(theirs.fileno()),
+                *arguments,
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_MAX_STDERR_LINE,
+                env=child_environment(environment()),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        channel = await AsyncChannel[In].open(ours, incoming)
+        return cls(name, process, channel)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    def last_words(self) -> str:
+        """The end of the child's stderr: for logs and for finding an error line."""
+        return "\n".join(self._stderr)
+
+    async def wait(self) -> int:
+        returncode = await self._process.wait()
+        await self._stderr_task
+        return returncode
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self, grace: float) -> int:
+        """Close the wire, wait ``grace`` seconds for the child to leave, then kill it."""
+        await self.channel.close()
+        try:
+            return await asyncio.wait_for(self.wait(), grace)
+        except TimeoutError:
+            self.kill()
+            return await self.wait()
+
+    async def _keep_stderr(self) -> None:
+        stream = self._process.stderr
+        if stream is None:
+            return
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # a line beyond the limit: drop it, keep reading
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            self._stderr.append(text)
+            log.debug("%s: %s", self.name, text)

@@ -1,0 +1,1 @@
+"""Runtime: loading, leasing, surviving; `wiring` alone knows every concrete class."""

@@ -1,0 +1,193 @@
+"""Keeping one model alive: start, crash, restart, retry, give up.
+
+               load                         crash
+    COLD ────────────▶ LOADING ──ok──▶ READY ────▶ DOWN
+                          │                          │ next request, after a pause
+                          │ LoadFailed               ▼
+                          └──────▶ (the caller's)  LOADING
+    any ──close──▶ CLOSED
+
+Requests that come while the model is down wait for the restart until their
+deadline. One that was in flight in a crash and had emitted nothing is tried once
+more; if it was in flight in the crash before as well, it is taken for the cause, fails, and
+is refused from then on. One that had emitted something ends with the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import msgspec
+
+from freehold.domain.chat import GenerateRequest
+from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
+from freehold.domain.events import Event
+from freehold.engines.base import Capabilities, Engine
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[], Engine]
+Sleep = Callable[[float], Awaitable[None]]
+
+# Pause before the n-th restart in a row; an answer that finishes resets the count.
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+POISON_REMEMBERED = 256
+
+
+class Supervisor:
+    """One model's engine, through any number of crashes. Used from one event loop."""
+
+    def __init__(self, name: str, make: MakeEngine, *, sleep: Sleep = asyncio.sleep) -> None:
+        self.name = name
+        self._make = make
+        self._sleep = sleep
+        self._engine: Engine | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+        self._crashes = 0
+        self._mourned: Engine | None = None
+        self._in_flight: collections.Counter[str] = collections.Counter()
+        self._last_crash: frozenset[str] = frozenset()
+        self._crash_before: frozenset[str] = frozenset()
+        self._poison: collections.OrderedDict[str, None] = collections.OrderedDict()
+
+    async def start(self) -> None:
+        """Load for the first time. Raises `LoadFailed` or `EngineCrashed`."""
+        await self._ready()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Valid after `start`."""
+        if self._engine is None:
+            raise LoadFailed(f"{self.name} is not loaded.")
+        return self._engine.capabilities
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine of the moment, for observers."""
+        return self._engine
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """As `Engine.generate`, across one crash if nothing had been emitted."""
+        fingerprint = _fingerprint(request)
+        while True:
+            self._refuse_poison(fingerprint)
+            engine = await self._ready_before(request.deadline)
+            emitted = False
+            self._in_flight[fingerprint] += 1
+            try:
+                events = engine.generate(request)
+                try:
+                    async for event in events:
+                        emitted = True
+                        yield event
+                finally:
+                    await events.aclose()
+                self._crashes = 0
+                return
+            except EngineCrashed:
+                self._mourn(engine)
+                if emitted:
+                    raise
+                if fingerprint in self._crash_before:
+                    self._remember_poison(fingerprint)
+                    raise self._poisoned() from None
+                log.info("a request is tried once more after the crash of %s", self.name)
+            finally:
+                self._in_flight[fingerprint] -= 1
+                if not self._in_flight[fingerprint]:
+                    del self._in_flight[fingerprint]
+
+    async def close(self) -> None:
+        self._closed = True
+        async with self._starting:
+            if self._engine is not None:
+                await self._engine.close()
+
+    # Crashes
+
+    def _mourn(self, engine: Engine) -> None:
+        """Note a crash once, with all that was in flight when it happened."""
+        if engine is self._mourned:
+            return
+        self._mourned = engine
+        self._crashes += 1
+        self._crash_before, self._last_crash = self._last_crash, frozenset(self._in_flight)
+
+    def _refuse_poison(self, fingerprint: str) -> None:
+        if fingerprint in self._poison:
+            raise self._poisoned()
+
+    def _remember_poison(self, fingerprint: str) -> None:
+        self._poison[fingerprint] = None
+        while len(self._poison) > POISON_REMEMBERED:
+            self._poison.popitem(last=False)
+
+    def _poisoned(self) -> PoisonRequest:
+        return PoisonRequest(
+            f"This request was in flight in two crashes of {self.name} and is not tried again.",
+            hint="Change the request; if it is harmless, report it with the server's log.",
+        )
+
+    # Restarts
+
+    async def _ready_before(self, deadline: float | None) -> Engine:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._ready()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{self.name} was not ready before the request's deadline.",
+                hint="Repeat the request later.",
+            ) from None
+
+    async def _ready(self) -> Engine:
+        if self._engine is not None and self._engine.failure is None and not self._closed:
+            return self._engine
+        # A request that gives up waiting must not take the restart down with it.
+        restart = asyncio.ensure_future(self._restart())
+        restart.add_done_callback(_retrieve)
+        return await asyncio.shield(restart)
+
+    async def _restart(self) -> Engine:
+        async with self._starting:
+            if self._closed:
+                raise EngineCrashed(f"{self.name} has been unloaded.")
+            if self._engine is not None and self._engine.failure is None:
+                return self._engine
+            old, self._engine = self._engine, None
+            if old is not None:
+                await old.close()
+                await self._sleep(PAUSES[min(max(self._crashes, 1), len(PAUSES)) - 1])
+            engine = self._make()
+            try:
+                await engine.load()
+            except EngineCrashed:
+                self._crashes += 1
+                await engine.close()
+                self._engine = old  # still dead: the next request tries again
+                raise
+            except BaseException:
+                await engine.close()
+                self._engine = old
+                raise
+            self._engine = engine
+            return engine
+
+
+def _retrieve(restart: asyncio.Future[Engine]) -> None:
+    """Look at the outcome, so that asyncio does not report one nobody waited for."""
+    if not restart.cancelled():
+        restart.exception()
+
+
+def _fingerprint(request: GenerateRequest) -> str:
+    """What makes two requests the same to the engine: everything but ids and deadlines."""
+    body = msgspec.json.encode(
+        [request.prompt, request.max_tokens, request.sampling, request.adapters]
+    )
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,88 @@
+"""The one place that knows every concrete class and how they fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from freehold.domain.settings import Settings
+from freehold.engines.base import Engine, EngineConfig, Kernels
+from freehold.engines.llamacpp.client import LlamaCppEngine
+from freehold.runtime import native
+from freehold.runtime.chat import Chat
+from freehold.runtime.lifecycle import Supervisor
+from freehold.runtime.manager import Manager
+from freehold.text.client import TextService
+from freehold.weights.library import Library, LocalModel
+
+MakeEngine = Callable[[EngineConfig], Engine]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Everything that runs, ready to use."""
+
+    settings: Settings
+    library: Library
+    manager: Manager
+    text: TextService
+    chat: Chat
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (containers and affinity respected)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(
+    settings: Settings,
+    *,
+    notice: Callable[[str], None],
+    served_paths: tuple[Path, ...] = (),
+    make_engine: MakeEngine | None = None,
+) -> AsyncIterator[Runtime]:
+    """Build the runtime; on leaving, every child process is gone.
+
+    ``notice`` is told, at most once each, what a person should know. ``make_engine``
+    replaces llama.cpp (tests, other engines).
+    """
+    library = await asyncio.to_thread(Library.open, settings)
+    text = TextService()
+
+    async def make(model: LocalModel) -> Supervisor:
+        kernels = Kernels.FAST
+        if make_engine is None:
+            verdict = await native.check(settings.home / "state", notice=notice)
+            kernels = verdict.kernels
+        config = EngineConfig(
+            model=model.name,
+            paths=tuple(str(path) for path in model.paths),
+            context=settings.context,
+            parallel=settings.parallel,
+            threads=settings.threads or usable_cores(),
+            kernels=kernels,
+        )
+        build = make_engine or LlamaCppEngine
+        return Supervisor(model.name, lambda: build(config))
+
+    manager = Manager(library, make, lambda: psutil.virtual_memory().available, served_paths)
+    try:
+        yield Runtime(
+            settings=settings,
+            library=library,
+            manager=manager,
+            text=text,
+            chat=Chat(manager, text, default_max_tokens=settings.max_tokens),
+        )
+    finally:
+        await manager.close()
+        await text.close()

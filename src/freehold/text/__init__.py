@@ -1,0 +1,1 @@
+"""Text: from messages to tokens and back, and the child that runs the untrusted part."""

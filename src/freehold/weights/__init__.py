@@ -1,0 +1,1 @@
+"""Weights: names, verified bytes, and the headers inside them."""

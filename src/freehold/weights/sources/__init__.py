@@ -1,0 +1,1 @@
+"""Sources turn a reference into bytes; the store decides whether to believe them."""
