@@ -11,17 +11,18 @@ import httpx2
 import pytest
 
 from freehold.domain.errors import InvalidReference, SourceUnavailable, UnsupportedFile
+from freehold.weights.addresses import is_loopback
+from freehold.weights.naming import is_path
 from freehold.weights.sources import http
 from freehold.weights.sources.base import RemoteFile
 from freehold.weights.sources.http import (
     HttpStatusError,
     check_hop,
     declared_size,
-    is_loopback,
     parse_address,
     stream_range,
 )
-from freehold.weights.sources.url import UrlSource, is_path, parse_url_reference
+from freehold.weights.sources.url import UrlSource
 from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository, gguf
 
 FILE = gguf("model", 300_000)
@@ -290,29 +291,6 @@ def test_a_url_source_has_no_other_file(hub: FakeHub) -> None:
     source = UrlSource(hub.cdn_url(FILE), FILE.sha256)
     with pytest.raises(SourceUnavailable, match="not the source"):
         source.stream(RemoteFile("model.gguf", sha256=DIGEST), 0)
-
-
-def test_a_url_reference_carries_its_digest() -> None:
-    source = parse_url_reference(f"https://models.example/a/tiny.gguf#sha256={'AB' * 32}")
-    assert source.description == "https://models.example/a/tiny.gguf"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "https://models.example/tiny.gguf",
-        "https://models.example/tiny.gguf#",
-        f"https://models.example/tiny.gguf#md5={DIGEST}",
-        f"https://models.example/tiny.gguf#sha256={DIGEST}0",
-        f"https://models.example/tiny.gguf#sha256={DIGEST[1:]}",
-        f"https://models.example/tiny.gguf#sha256={DIGEST[1:]}\n",
-        f"https://models.example/tiny.gguf#sha256={DIGEST[1:]}g",
-        f"http://models.example/tiny.gguf#sha256={DIGEST}",
-    ],
-)
-def test_a_url_reference_without_a_good_digest_or_scheme_is_refused(text: str) -> None:
-    with pytest.raises(InvalidReference):
-        parse_url_reference(text)
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.PKL", "model.pt", "weights.safetensors"])

@@ -23,9 +23,9 @@ from freehold.domain.errors import (
     UnknownModel,
     UnsupportedFile,
 )
-from freehold.weights.sources import hub as hub_module
+from freehold.weights.sources import hub_library
 from freehold.weights.sources.base import RemoteFile, Source
-from freehold.weights.sources.hub import HubReference, HubSource, parse_hub_reference
+from freehold.weights.sources.hub import HubSource
 from freehold.weights.sources.quiet import quiet_environment
 from tests.support.fake_hub import (
     FakeFile,
@@ -423,7 +423,7 @@ def test_sizes_and_digests_of_another_shape_are_unknown(hub: FakeHub) -> None:
 
 
 def test_an_answer_without_end_is_cut(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(hub_library, "MAX_ANSWER_BYTES", 1 << 20)
     hub.faults.info = {"id": R1, "padding": "x" * (2 << 20)}
     with pytest.raises(SourceUnavailable, match="more than 1 MiB"):
         source(hub, R1).resolve()
@@ -439,7 +439,7 @@ def test_an_unreachable_hub_fails_at_once() -> None:
 
 
 def test_a_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "TIMEOUT", httpx2.Timeout(0.2))
+    monkeypatch.setattr(hub_library, "TIMEOUT", httpx2.Timeout(0.2))
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SourceUnavailable, match="did not answer in time"):
@@ -520,42 +520,6 @@ def test_a_token_that_is_none_is_refused(token: str) -> None:
     assert not token or token not in str(caught.value)
 
 
-# References
-
-
-@pytest.mark.parametrize(
-    ("text", "reference"),
-    [
-        ("hf:a/b", HubReference("a/b")),
-        ("hf:a/b:Q4_K_M", HubReference("a/b", None, "Q4_K_M")),
-        ("hf:a/b:sub/x.gguf", HubReference("a/b", None, "sub/x.gguf")),
-        (f"hf:a/b@{'0' * 40}:Q8_0", HubReference("a/b", "0" * 40, "Q8_0")),
-        ("hf:a/b@refs/pr/3", HubReference("a/b", "refs/pr/3")),
-    ],
-)
-def test_references(text: str, reference: HubReference) -> None:
-    assert parse_hub_reference(text) == reference
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a/b",
-        "hf:",
-        "hf:a",
-        "hf:a/b:",
-        "hf:a/b@",
-        "hf:a/b@:Q4",
-        "hf:a/b:../x.gguf",
-        "hf://a/b",
-        "hf:a/b@x y",
-    ],
-)
-def test_texts_that_are_no_references(text: str) -> None:
-    with pytest.raises(InvalidReference):
-        parse_hub_reference(text)
-
-
 # Silence
 
 
@@ -628,7 +592,7 @@ def test_an_offline_switch_of_the_library_is_honoured(hub: FakeHub, tmp_path: Pa
 
 def test_the_library_is_not_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom freehold.weights.sources.hub import HubSource, parse_hub_reference\n"
+        "import sys\nfrom freehold.weights.sources.hub import HubSource\n"
         "HubSource('a/b')\nassert 'huggingface_hub' not in sys.modules"
     )
     with FakeHub() as hub:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from freehold.api.guard import Guard, Rules
+from freehold.api.guard import Guard, Rules, too_large
 from freehold.api.openai import convert as openai
 from freehold.api.openai.routes import router as openai_router
 from freehold.api.problem import Problem, problem_of, unexpected
@@ -82,6 +82,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return _respond(too_large())
     messages = {
         404: "There is nothing at this address.",
         405: "This address does not take that method.",
@@ -110,14 +112,16 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
 def invalid_body(error: RequestValidationError) -> Problem:
     """The first complaint about the body, naming the field."""
     first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "it does not parse")
-        return Problem(400, "invalid_json", f"The body is not valid JSON: {reason}.")
-    path = [str(part) for part in first["loc"] if part != "body"]
-    # In a union pydantic names the branch it tried; the field itself is what the client wrote.
-    field = ".".join(part for part in path if not part.startswith(("function-", "list[", "str")))
+        return Problem(
+            400, "invalid_json", f"The body is not valid JSON: {reason} (at {path[-1]})."
+        )
+    field = ".".join(path)
     if first["type"] == "extra_forbidden":
         return Problem(400, "unknown_field", f"This server does not know the field {field}.", field)
     if first["type"] == "missing":
         return Problem(400, "missing_field", f"The field {field} is missing.", field)
-    return Problem(400, "invalid_field", f"The field {field} is not valid: {first['msg']}.", field)
+    reason = first["msg"].removeprefix("Value error, ")
+    return Problem(400, "invalid_field", f"The field {field} is not valid: {reason}.", field)

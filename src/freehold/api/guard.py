@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from freehold.api.problem import Problem
@@ -31,10 +32,6 @@ class Rules:
 
     port: int
     api_key: str | None = None
-
-
-class BodyTooLarge(Exception):
-    """More than `MAX_BODY_BYTES` arrived."""
 
 
 def is_loopback(host: str) -> bool:
@@ -139,10 +136,7 @@ class Guard:
             if message["type"] == "http.request":
                 arrived += len(message.get("body", b""))
                 if arrived > MAX_BODY_BYTES:
-                    raise BodyTooLarge
+                    raise HTTPException(413)  # the one kind that reading a body lets through
             return message
 
-        try:
-            await self._app(scope, limited, send)
-        except BodyTooLarge:
-            await self._refuse(scope, receive, send, too_large())
+        await self._app(scope, limited, send)

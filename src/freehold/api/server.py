@@ -8,8 +8,10 @@ import errno
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
@@ -62,6 +64,28 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, except that the signals are ours: its own way ends the process mid-clean-up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals come to the main thread only: whoever runs us there stops us
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit  # the second signal does not wait for streams
+        self.should_exit = True
+
+
 async def serve(
     runtime: Runtime, sock: socket.socket, *, preload: tuple[str, ...], say: Callable[[str], None]
 ) -> None:
@@ -79,7 +103,7 @@ async def serve(
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     loading = asyncio.create_task(_preload(runtime, preload, server, say), name="preload")
     announcement.announce(settings.home, address)
     say(f"Serving on {address.url} (OpenAI API: {address.url}/v1). Ctrl-C stops.")

@@ -85,6 +85,7 @@ class ServerBackend:
         return f"by the server at {self.url}"
 
     async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        began = time.monotonic()
         try:
             async with (
                 httpx2.AsyncClient(timeout=_CONNECT, headers=_headers(self.api_key)) as client,
@@ -95,7 +96,7 @@ class ServerBackend:
                 if response.status_code != 200:
                     await response.aread()
                     raise _refusal(response.json())
-                async with contextlib.aclosing(_events(response)) as events:
+                async with contextlib.aclosing(_events(response, began)) as events:
                     async for event in events:
                         yield event
         except (httpx2.TransportError, json.JSONDecodeError) as error:
@@ -163,9 +164,8 @@ def _refusal(body: dict[str, Any]) -> FreeholdError:
     return kinds.get(str(details.get("code")), EngineError)(message)
 
 
-async def _events(response: httpx2.Response) -> AsyncGenerator[Event, None]:
-    """Server-sent chunks to events. Times are what this side saw."""
-    began = time.monotonic()
+async def _events(response: httpx2.Response, began: float) -> AsyncGenerator[Event, None]:
+    """Server-sent chunks to events. Times are what this side saw since ``began``."""
     first: float | None = None
     reason = FinishReason.STOP
     usage = Usage(0, 0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from pathlib import Path
 
@@ -56,8 +55,7 @@ def command(
     from freehold.api.server import bind
 
     sock = bind(settings)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(settings, sock, models, served))
+    asyncio.run(_serve(settings, sock, models, served))
     notice("Stopped.")
 
 

@@ -10,13 +10,15 @@ within one step. A failure raises an error of `domain.errors`; after an
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
-from freehold.domain.errors import EngineCrashed
+from freehold.domain.errors import DeadlineExceeded, EngineCrashed
 from freehold.domain.events import Event
 
 
@@ -57,6 +59,19 @@ class EngineConfig:
     parallel: int
     threads: int
     kernels: Kernels = Kernels.FAST
+
+
+@contextlib.asynccontextmanager
+async def begun_before(deadline: float | None) -> AsyncIterator[None]:
+    """What runs inside must end before ``deadline`` (event loop time), else `DeadlineExceeded`."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "The answer did not begin before the request's deadline.",
+            hint="Repeat the request later.",
+        ) from None
 
 
 class Engine(Protocol):

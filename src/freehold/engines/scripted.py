@@ -21,7 +21,7 @@ from freehold.domain.events import (
     Timings,
     Usage,
 )
-from freehold.engines.base import Capabilities, Capability
+from freehold.engines.base import Capabilities, Capability, begun_before
 from freehold.text.stops import StopMatcher
 
 
@@ -85,10 +85,14 @@ class ScriptedEngine:
         self.seen.append(request)
         finished = False
         try:
-            async with self._turns:
+            async with begun_before(request.deadline):
+                await self._turns.acquire()
+            try:
                 async for event in self._follow(self._script(request), request):
                     finished = isinstance(event, Finished)
                     yield event
+            finally:
+                self._turns.release()
         finally:
             if not finished:
                 self.cancelled.append(request.request_id)
@@ -99,7 +103,8 @@ class ScriptedEngine:
         stops = StopMatcher(request.sampling.stop)
         tokens = 0
         reason = FinishReason.STOP
-        await self._wait(script.first_token_seconds)
+        async with begun_before(request.deadline):
+            await self._wait(script.first_token_seconds)
         self._maybe_crash(script, 0)
         yield PromptProcessed(len(request.prompt), 0)
         for number, piece in enumerate(script.pieces, start=1):

@@ -140,6 +140,12 @@ class Child(Generic[In]):
             self.kill()
             return await self.wait()
 
+    async def discard(self) -> None:
+        """Kill the child and wait until nothing of it is left."""
+        self.kill()
+        await self.channel.close()
+        await self.wait()
+
     async def _keep_stderr(self) -> None:
         stream = self._process.stderr
         if stream is None:

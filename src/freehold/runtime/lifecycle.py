@@ -25,7 +25,7 @@ import msgspec
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
-from freehold.domain.events import Event
+from freehold.domain.events import Event, Finished
 from freehold.engines.base import Capabilities, Engine
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,11 @@ class Supervisor:
                 try:
                     async for event in events:
                         emitted = True
+                        if isinstance(event, Finished):
+                            self._acquit(fingerprint)
                         yield event
                 finally:
                     await events.aclose()
-                self._crashes = 0
                 return
             except EngineCrashed:
                 self._mourn(engine)
@@ -117,6 +118,12 @@ class Supervisor:
         self._mourned = engine
         self._crashes += 1
         self._crash_before, self._last_crash = self._last_crash, frozenset(self._in_flight)
+
+    def _acquit(self, fingerprint: str) -> None:
+        """A request that was answered was not the cause of any crash."""
+        self._crashes = 0
+        self._last_crash -= {fingerprint}
+        self._crash_before -= {fingerprint}
 
     def _refuse_poison(self, fingerprint: str) -> None:
         if fingerprint in self._poison:

@@ -48,6 +48,7 @@ class TextService:
     def __init__(self) -> None:
         self._child: Child[FromChild] | None = None
         self._turn = asyncio.Lock()
+        self._exchanges: set[asyncio.Future[Prompt]] = set()
 
     async def start(self) -> None:
         """Start the child early, so that the first request need not wait for it."""
@@ -63,6 +64,9 @@ class TextService:
         return await self._ask(Tokenize(source=source, text=text))
 
     async def close(self) -> None:
+        for exchange in self._exchanges:
+            exchange.cancel()
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
         child, self._child = self._child, None
         if child is not None:
             await child.stop(grace=1.0)
@@ -70,8 +74,15 @@ class TextService:
     async def _ask(self, request: FromGateway) -> Prompt:
         # A caller who leaves must not leave a half-read answer behind for the next one.
         exchange = asyncio.ensure_future(self._exchange(request))
-        exchange.add_done_callback(_retrieve)
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._retrieve)
         return await asyncio.shield(exchange)
+
+    def _retrieve(self, exchange: asyncio.Future[Prompt]) -> None:
+        """Look at the outcome, so that asyncio does not report one whose caller has left."""
+        self._exchanges.discard(exchange)
+        if not exchange.cancelled():
+            exchange.exception()
 
     async def _exchange(self, request: FromGateway) -> Prompt:
         async with self._turn:
@@ -83,7 +94,8 @@ class TextService:
             except MessageTooLarge:
                 raise TextChildFailed("The conversation is too large to be rendered.") from None
             except (TimeoutError, WireError) as error:
-                await self._discard(child)
+                self._child = None
+                await child.discard()
                 raise TextChildFailed(
                     "The process that renders templates did not answer properly.",
                     hint="Try again; it is started anew.",
@@ -104,20 +116,15 @@ class TextService:
             async with asyncio.timeout(START_SECONDS):
                 first = await child.channel.receive()
         except (TimeoutError, WireError) as error:
-            await self._discard(child)
+            await child.discard()
             raise TextChildFailed("The process that renders templates did not start.") from error
         except asyncio.CancelledError:
-            child.kill()
+            await child.discard()
             raise
         if not isinstance(first, Ready):
             raise await self._died(child)
         self._child = child
         return child
-
-    async def _discard(self, child: Child[FromChild]) -> None:
-        child.kill()
-        self._child = None
-        await child.stop(grace=1.0)
 
     async def _died(self, child: Child[FromChild]) -> FreeholdError:
         self._child = None
@@ -129,12 +136,6 @@ class TextService:
             f"The process that renders templates {describe_exit(returncode)}.",
             hint="Try again; it is started anew.",
         )
-
-
-def _retrieve(exchange: asyncio.Future[Prompt]) -> None:
-    """Look at the outcome, so that asyncio does not report one whose caller has left."""
-    if not exchange.cancelled():
-        exchange.exception()
 
 
 def _named(code: str, message: str, hint: str | None) -> FreeholdError:

@@ -98,7 +98,7 @@ class Downloader:
             if resumed and file.sha256 not in (None, digest):
                 # A power cut can leave a partial whose bytes never reached the disk.
                 self._progress.note("What an earlier attempt left is damaged; starting over.")
-                partial.unlink()
+                partial.unlink(missing_ok=True)
                 digest, size = self._complete(source, file, partial)
             self._check_promises(file, partial, digest, size)
             self._store.adopt(partial, digest)
@@ -160,7 +160,7 @@ class Downloader:
 
     def _check_promises(self, file: RemoteFile, partial: Path, digest: str, size: int) -> None:
         if file.sha256 is not None and digest != file.sha256:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
             raise DigestMismatch(
                 f"{file.name} as it arrived",
                 expected=file.sha256,
@@ -168,7 +168,7 @@ class Downloader:
                 hint="The source does not hold the promised file. Nothing was kept.",
             )
         if size == 0:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
             raise InvalidModelFile(f"{file.name} is empty at its source.")
 
     def _check_room(self, offer: Offer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import shutil
 from collections.abc import Iterable
@@ -49,11 +50,12 @@ def survey(store: Store, kinds: Iterable[Litter] = tuple(Litter)) -> tuple[Remov
             if blob.sha256 not in named
         ]
     if Litter.DERIVED in wanted:
-        found += [
-            Removable(Litter.DERIVED, manifest.reference, manifest.size)
-            for manifest in registry.all()
-            if manifest.derived_from is not None
-        ]
+        models = registry.all()
+        kept = {file.sha256 for m in models if m.derived_from is None for file in m.files}
+        for manifest in (m for m in models if m.derived_from is not None):
+            own = {file.sha256: file.size for file in manifest.files if file.sha256 not in kept}
+            found.append(Removable(Litter.DERIVED, manifest.reference, sum(own.values())))
+            kept.update(own)  # what two share is freed once
     return tuple(found)
 
 
@@ -108,9 +110,10 @@ def _in_use(store: Store, partial: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-    return path.stat().st_size
+    with contextlib.suppress(FileNotFoundError):  # a pull elsewhere has just finished with it
+        parts = path.rglob("*") if path.is_dir() else (path,)
+        return sum(part.stat().st_size for part in parts if part.is_file())
+    return 0
 
 
 def _delete(path: Path) -> None:

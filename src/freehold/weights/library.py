@@ -97,7 +97,7 @@ class Library:
         stored = [
             known
             for manifest in self.registry.all()
-            if isinstance(known := parse(manifest.reference), NameReference)
+            if (known := _short_name(manifest.reference)) is not None
         ]
         same = [known for known in stored if known.name == reference.name]
         if reference.tag is None and len(same) == 1:
@@ -235,6 +235,15 @@ class Library:
             )
             self.registry.put(manifest)
         return manifest
+
+
+def _short_name(text: str) -> NameReference | None:
+    """None for every other kind, and for what cannot be parsed (a manifest is only a file)."""
+    try:
+        reference = parse(text)
+    except (InvalidReference, RefusedFile):
+        return None
+    return reference if isinstance(reference, NameReference) else None
 
 
 def now() -> str:

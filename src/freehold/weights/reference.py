@@ -15,12 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.domain.errors import InvalidReference
+from freehold.weights.addresses import require_address
+from freehold.weights.files import is_sha256
+from freehold.weights.naming import (
+    is_gguf,
+    name_at,
+    refuse_other_formats,
+    require_choice,
+    require_repository,
+    require_revision,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_REVISION = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
-_CHOICE = re.compile(r"[\w][\w.+ -]*(?:/[\w][\w.+ -]*)*", re.ASCII)
-_URL = re.compile(r"(?P<url>https?://[^#\s]+)#sha256=(?P<sha256>[0-9a-f]{64})")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PREFIX = "hf:"
 MAX_REFERENCE = 1024
 
 _FORMS = (
@@ -42,7 +50,7 @@ class NameReference:
 
 @dataclass(frozen=True)
 class HubReference:
-    """A hub repository; ``choice`` is a file name or a quantisation such as ``Q4_K_M``."""
+    """A hub repository; ``choice`` is a GGUF file or a quantisation such as ``Q4_K_M``."""
 
     repository: str
     revision: str | None
@@ -51,11 +59,13 @@ class HubReference:
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
         choice = f":{self.choice}" if self.choice else ""
-        return f"hf:{self.repository}{revision}{choice}"
+        return f"{_PREFIX}{self.repository}{revision}{choice}"
 
 
 @dataclass(frozen=True)
 class UrlReference:
+    """A file on the web and its SHA-256, in lower case."""
+
     url: str
     sha256: str
 
@@ -70,56 +80,83 @@ class PathReference:
     path: Path
 
     def __str__(self) -> str:
-        return str(self.path)
+        text = str(self.path)
+        # Without the dot it would be read as something else.
+        return text if _is_path(text) and not text.startswith("~") else f"./{text}"
 
 
 Reference = NameReference | HubReference | UrlReference | PathReference
 
 
 def parse(text: str) -> Reference:
-    """Raise `InvalidReference` for text of no known form."""
+    """Raise `InvalidReference` for text of no known form, `UnsupportedFile` for another format.
+
+    ``str`` of the result parses to the same value.
+    """
+    _require_plain(text)
+    reference = _parse(text)
+    # A home folder may be long; everything else only shrinks.
+    _require_plain(str(reference))
+    return reference
+
+
+def _parse(text: str) -> Reference:
+    if text.startswith(_PREFIX):
+        return _parse_hub(text)
+    if _ADDRESS.match(text):
+        return _parse_url(text)
+    if _is_path(text):
+        return _parse_path(text)
+    return _parse_name(text)
+
+
+def _require_plain(text: str) -> None:
     if not text or len(text) > MAX_REFERENCE or not text.isprintable():
         raise InvalidReference("That is not the name of a model.", hint=_FORMS)
-    if text.startswith("hf:"):
-        return _parse_hub(text)
-    if text.startswith(("http://", "https://")):
-        return _parse_url(text)
-    if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf") or "/" in text:
-        return PathReference(Path(text).expanduser())
-    return _parse_name(text)
+
+
+def _is_path(text: str) -> bool:
+    if text.startswith(_PREFIX) or _ADDRESS.match(text):
+        return False
+    return text.startswith((".", "/", "~")) or is_gguf(text) or "/" in text
+
+
+def _parse_path(text: str) -> PathReference:
+    path = Path(text)
+    if not text.startswith("~"):
+        return PathReference(path)
+    try:
+        return PathReference(path.expanduser())
+    except RuntimeError as error:
+        raise InvalidReference(f"{text!r} begins with the home of nobody here.") from error
 
 
 def _parse_name(text: str) -> NameReference:
     name, colon, tag = text.lower().partition(":")
-    if not _NAME.fullmatch(name) or (colon and not _NAME.fullmatch(tag)):
+    named = _NAME.fullmatch(name) and (not colon or _NAME.fullmatch(tag))
+    if not named or not text.isascii():
         raise InvalidReference(f"{text!r} is not the name of a model.", hint=_FORMS)
     return NameReference(name, tag or None)
 
 
 def _parse_hub(text: str) -> HubReference:
-    head, _, choice = text.removeprefix("hf:").partition(":")
-    repository, at, revision = head.partition("@")
-    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
-        raise InvalidReference(
-            f"{text!r} does not name a repository.", hint="Write hf:owner/repo:file.gguf."
-        )
-    if at and not _REVISION.fullmatch(revision):
-        raise InvalidReference(
-            f"{revision!r} is not a revision.", hint="Write hf:owner/repo@commit:file.gguf."
-        )
-    if text.endswith(":") or (choice and (not _CHOICE.fullmatch(choice) or ".." in choice)):
-        raise InvalidReference(
-            f"{choice!r} names no file in a repository.",
-            hint="Write hf:owner/repo:file.gguf or hf:owner/repo:Q4_K_M.",
-        )
-    return HubReference(repository, revision or None, choice or None)
+    place, colon, choice = text.removeprefix(_PREFIX).partition(":")
+    repository, at, revision = place.partition("@")
+    return HubReference(
+        require_repository(repository),
+        require_revision(revision) if at else None,
+        require_choice(choice) if colon else None,
+    )
 
 
 def _parse_url(text: str) -> UrlReference:
-    match = _URL.fullmatch(text)
-    if match is None:
+    url, _, fragment = text.partition("#")
+    key, _, digest = fragment.partition("=")
+    sha256 = digest.lower()
+    if key != "sha256" or not is_sha256(sha256):
         raise InvalidReference(
             "A file from the web needs its SHA-256, so that what arrives can be verified.",
-            hint="Write https://host/file.gguf#sha256=<64 lower-case hex digits>.",
+            hint="Write it after the address: https://host/file.gguf#sha256=<64 hex digits>",
         )
-    return UrlReference(match["url"], match["sha256"])
+    refuse_other_formats(name_at(require_address(url)))
+    return UrlReference(url, sha256)

@@ -1,12 +1,13 @@
 """Manifests: which names this store knows, and which blobs each one means.
 
 One JSON file per model under ``manifests``, named by the percent-encoded
-reference, replaced atomically. A manifest is written last, so a model is listed
-only when all its files are here.
+reference (a long one cut, with its SHA-256), replaced atomically. A manifest is
+written last, so a model is listed only when all its files are here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import urllib.parse
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from freehold.weights.store import Store
 log = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
+_LONGEST_NAME = 200  # characters, all ASCII; file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,10 @@ class Registry:
         return frozenset(file.sha256 for manifest in self.all() for file in manifest.files)
 
     def _path(self, reference: str) -> Path:
-        return self._folder / f"{urllib.parse.quote(reference, safe='')}.json"
+        name = urllib.parse.quote(reference, safe="")
+        if len(name) > _LONGEST_NAME:
+            name = name[:100] + hashlib.sha256(reference.encode()).hexdigest()
+        return self._folder / f"{name}.json"
 
 
 def _read(path: Path) -> Manifest | None:

@@ -67,14 +67,14 @@ class Store:
                 (home / folder).mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(home / "locks" / "version.lock"):
                 store._bring_up_to_date()
-        except PermissionError as error:
-            raise Unavailable(
-                f"The store {home} cannot be written: {error.strerror}.",
-                hint="Set FREEHOLD_HOME to a folder of yours.",
-            ) from error
         except (FileExistsError, NotADirectoryError) as error:
             raise Unavailable(
                 f"The store {home} cannot be used: {error.filename} is not a folder.",
+                hint="Set FREEHOLD_HOME to a folder of yours.",
+            ) from error
+        except OSError as error:
+            raise Unavailable(
+                f"The store {home} cannot be written: {error.strerror}.",
                 hint="Set FREEHOLD_HOME to a folder of yours.",
             ) from error
         return store
@@ -98,8 +98,8 @@ class Store:
         try:
             return int(json.loads((self.home / "store.json").read_bytes())["version"])
         except FileNotFoundError:
-            return 0 if not any((self.home / "blobs").iterdir()) else STORE_VERSION
-        except (ValueError, KeyError, TypeError) as error:
+            return 0  # new, or it lost the file: then every step runs, again if need be
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise Unavailable(
                 f"{self.home / 'store.json'} is damaged.",
                 hint=f'Its whole content should be {{"version": {STORE_VERSION}}}.',
@@ -117,8 +117,12 @@ class Store:
         return self.blob_path(sha256).is_file()
 
     def blobs(self) -> tuple[Blob, ...]:
-        found = (path for path in (self.home / "blobs").iterdir() if is_sha256(path.name))
-        return tuple(Blob(path.name, path, path.stat().st_size) for path in sorted(found))
+        found: list[Blob] = []
+        for path in sorted((self.home / "blobs").iterdir()):
+            if is_sha256(path.name):
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    found.append(Blob(path.name, path, path.stat().st_size))
+        return tuple(found)
 
     def adopt(self, partial: Path, sha256: str) -> Path:
         """Make a finished partial a blob. The caller has verified its digest."""

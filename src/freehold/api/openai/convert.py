@@ -61,18 +61,15 @@ def chat_request(body: ChatCompletionRequest, *, cache_scope: str, deadline: flo
 
 
 def _text(message: ChatMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
     return "".join(part.text for part in message.content)
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Sampling(
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
         top_p=DEFAULT_TOP_P if body.top_p is None else body.top_p,
         seed=body.seed,
-        stop=stop,
+        stop=tuple(body.stop or ()),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
@@ -17,7 +17,34 @@ _MAX_MESSAGES = 1024
 _MAX_TOKENS = 16 * 1024 * 1024
 _WITHOUT_EFFECT = "Accepted without effect: it asks nothing of a local server."
 
+
+def _one_as_list(value: Any) -> Any:
+    """A field that may be one text or a list is read as a list: errors then name one form."""
+    return [value] if isinstance(value, str) else value
+
+
+def _text_as_part(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _unused(value: float | None) -> float | None:
+    if value:
+        raise ValueError("this server does not have this feature; leave it out or send 0")
+    return value
+
+
+def _only_one(value: int) -> int:
+    if value != 1:
+        raise ValueError("this server gives one answer to a request; leave it out or send 1")
+    return value
+
+
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Stops = Annotated[
+    list[Stop],
+    Field(max_length=MAX_STOP_STRINGS),
+    BeforeValidator(_one_as_list, json_schema_input_type=str | list[str]),
+]
 
 
 class _Request(BaseModel):
@@ -31,7 +58,11 @@ class TextPart(_Request):
 
 class ChatMessage(_Request):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Annotated[
+        list[TextPart],
+        Field(min_length=1),
+        BeforeValidator(_text_as_part, json_schema_input_type=str | list[TextPart]),
+    ]
     name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
 
 
@@ -46,16 +77,16 @@ class ChatCompletionRequest(_Request):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: Stops | None = None
     max_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    n: Literal[1] | None = None
+    n: Annotated[int, AfterValidator(_only_one)] | None = None
     logprobs: Literal[False] | None = None
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    frequency_penalty: Annotated[float, AfterValidator(_unused)] | None = None
+    presence_penalty: Annotated[float, AfterValidator(_unused)] | None = None
 
     user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
     safety_identifier: str | None = Field(default=None, description=_WITHOUT_EFFECT)

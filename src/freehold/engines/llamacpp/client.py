@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import (
-    DeadlineExceeded,
     EngineCrashed,
     EngineError,
     FreeholdError,
@@ -22,7 +21,7 @@ from freehold.domain.errors import (
     LoadFailed,
 )
 from freehold.domain.events import Event, TextDelta
-from freehold.engines.base import Capabilities, Capability, EngineConfig
+from freehold.engines.base import Capabilities, Capability, EngineConfig, begun_before
 from freehold.engines.llamacpp.messages import (
     Cancel,
     Failure,
@@ -124,11 +123,10 @@ class LlamaCppEngine:
             child.channel.send_soon(Load(self._config))
             reply = await child.channel.receive()
         except (TimeoutError, WireError) as error:
-            child.kill()
-            await child.wait()
+            await child.discard()
             raise LoadFailed("The worker process did not start properly.") from error
         except asyncio.CancelledError:
-            child.kill()
+            await child.discard()
             raise
         match reply:
             case Loaded(context, description):
@@ -152,7 +150,7 @@ class LlamaCppEngine:
         done = False
         try:
             child.channel.send_soon(Generate(request))
-            async with _deadline(request.deadline):
+            async with begun_before(request.deadline):
                 delta = await stream.next()
             while True:
                 if delta.processed is not None:
@@ -239,15 +237,6 @@ class LlamaCppEngine:
             or "`freehold doctor` checks the native build; "
             "too little memory is the other usual reason.",
         )
-
-
-@contextlib.asynccontextmanager
-async def _deadline(when: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(when):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded("The answer did not begin before the request's deadline.") from None
 
 
 def _failure(failed: Failure) -> FreeholdError:

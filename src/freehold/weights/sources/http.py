@@ -13,7 +13,6 @@ Retrying is the caller's business: it knows how much it already has.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,6 +20,7 @@ from contextlib import closing, contextmanager
 import httpx2
 
 from freehold.domain.errors import InvalidReference, SourceUnavailable
+from freehold.weights.addresses import is_loopback, objection
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -95,16 +95,6 @@ def check_hop(url: httpx2.URL, start: httpx2.URL) -> None:
         raise SourceUnavailable(
             f"{start.host} redirects to {url.scheme}://{url.host}, which {reason}."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` names this machine without asking a name server."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager
@@ -212,13 +202,7 @@ def _next_hop(url: httpx2.URL, location: str, start: httpx2.URL) -> httpx2.URL:
 
 
 def _objection(url: httpx2.URL) -> str | None:
-    if url.scheme not in ("https", "http") or not url.host:
-        return "is not an https address"
-    if url.userinfo:
-        return "carries a user name or password in the address"
-    if url.scheme == "http" and not is_loopback(url.host):
-        return "is not encrypted; only https is used beyond this machine"
-    return None
+    return objection(url.scheme, url.host, private=bool(url.userinfo))
 
 
 def _require_range(response: httpx2.Response, offset: int, start: httpx2.URL) -> None:
