@@ -12,7 +12,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
@@ -100,6 +100,12 @@ def _migrate(home: str) -> None:
     store.Store.open(Path(home))
 
 
+_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "pull": _pull,
+    "hold-partial": _hold_partial,
+    "migrate": _migrate,
+}
+
 if __name__ == "__main__":
-    {"pull": _pull, "hold-partial": _hold_partial, "migrate": _migrate}[sys.argv[1]](*sys.argv[2:])
+    _COMMANDS[sys.argv[1]](*sys.argv[2:])
     _say("done")

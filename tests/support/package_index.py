@@ -29,9 +29,10 @@ def write_wheel(
     """Write a wheel of pure Python that holds ``members`` (archive names) and return its path."""
     stem = f"{package.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
     contents = {
         **members,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode(),
+        f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\n"
         b"Root-Is-Purelib: true\nTag: py3-none-any\n",
     }

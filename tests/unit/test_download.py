@@ -473,7 +473,7 @@ def test_without_a_digest_only_the_same_revision_is_resumed(store: Store, change
 
 # A full disk
 
-_Usage = collections.namedtuple("_Usage", "total used free")  # noqa: PYI024
+_Usage = collections.namedtuple("_Usage", "total used free")
 
 
 def pretend_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import shutil
 import socket
 import struct
@@ -27,7 +28,7 @@ from tests.support.watching import Recorder
 
 CONTENT = model_bytes("in pieces", elements=30_000)
 CUTS = (0, 50_000, 90_000, len(CONTENT))
-PARTS = tuple(CONTENT[start:end] for start, end in zip(CUTS, CUTS[1:], strict=False))
+PARTS = tuple(CONTENT[start:end] for start, end in itertools.pairwise(CUTS))
 PIECES = tuple(
     Piece(f"freehold-test-part{number}", "1.0", f"freehold_test_part{number}/part.bin", len(part))
     for number, part in enumerate(PARTS, 1)

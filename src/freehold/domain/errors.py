@@ -17,6 +17,7 @@
     │   └── DigestMismatch       not the bytes that were promised
     ├── Unavailable              may work later or elsewhere
     │   ├── SourceUnavailable    a source cannot be reached or lacks the file
+    │   │   └── CannotResume     it has the file, but only from the beginning
     │   ├── GatedModel           the source wants a token or an agreement
     │   ├── OfflineRefused       the network was forbidden
     │   ├── DiskFull
@@ -182,6 +183,12 @@ class Unavailable(FreeholdError):
 
 class SourceUnavailable(Unavailable):
     code = "source_unavailable"
+
+
+class CannotResume(SourceUnavailable):
+    """The source has the file but cannot begin in the middle of it."""
+
+    code = "cannot_resume"
 
 
 class GatedModel(Unavailable):

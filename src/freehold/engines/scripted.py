@@ -142,7 +142,10 @@ class ScriptedEngine:
 
     def crash(self) -> None:
         """Die now, as a killed worker would."""
-        self._failure = EngineCrashed("The scripted engine was told to crash.")
+        self._die("The scripted engine was told to crash.")
+
+    def _die(self, why: str) -> None:
+        self._failure = self._failure or EngineCrashed(why)
         if self._crash is not None and not self._crash.done():
             self._crash.set_result(None)
 
@@ -151,3 +154,4 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         self.closed = True
+        self._die("The scripted engine has been closed.")

@@ -103,7 +103,10 @@ async def run_probe(kernels: Kernels) -> int:
     )
     try:
         _, words = await asyncio.wait_for(process.communicate(), PROBE_SECONDS)
-    except (TimeoutError, asyncio.CancelledError):
+    except TimeoutError:  # kernels that never end are no better than ones that crash
+        process.kill()
+        return await process.wait()
+    except asyncio.CancelledError:
         process.kill()
         await process.wait()
         raise

@@ -46,6 +46,7 @@ RENDER_SECONDS = 1.0
 RENDER_CPU_SECONDS_HARD = 2.0
 RENDER_BYTES = 512 * 1024 * 1024
 VOCABULARIES_KEPT = 8
+MESSAGE_CHARACTERS = 2000
 
 
 class _OutOfTime(BaseException):
@@ -88,6 +89,8 @@ def render(request: Render, vocabulary: Vocabulary, markers: Markers) -> Rendere
             ],
             special_tokens=vocabulary.special_tokens(),
         )
+    if not rendered:
+        raise TemplateFailed("The model's chat template wrote nothing.")
     tokens: list[int] = []
     for stretch in stretches(rendered, protected, markers):
         tokens += vocabulary.tokenize(stretch.text, special=not stretch.literal)
@@ -142,7 +145,9 @@ def answer(request: FromGateway, vocabularies: Vocabularies) -> Rendered | Faile
             return render(request, vocabulary, markers)
         return tokenize(request, vocabulary)
     except FreeholdError as error:
-        return Failed(code=error.code, message=error.message, hint=error.hint)
+        # A template may have a say in the message: not a long one, nor half a character.
+        message = error.message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+        return Failed(code=error.code, message=message, hint=error.hint)
     except MemoryError:
         return Failed(
             code=TemplateFailed.code,

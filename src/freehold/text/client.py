@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 from freehold.domain import errors
 from freehold.domain.chat import Message
-from freehold.domain.errors import FreeholdError, TemplateFailed, TextChildFailed
+from freehold.domain.errors import (
+    FreeholdError,
+    InvalidRequest,
+    TemplateFailed,
+    TextChildFailed,
+)
 from freehold.process.child import Child, describe_exit
 from freehold.process.frames import MessageTooLarge, WireError
 from freehold.text.messages import (
@@ -91,6 +96,8 @@ class TextService:
                 child.channel.send_soon(request)
                 async with asyncio.timeout(ANSWER_SECONDS):
                     reply = await child.channel.receive()
+            except UnicodeEncodeError:
+                raise InvalidRequest("The text has half a character in it, not Unicode.") from None
             except MessageTooLarge:
                 raise TextChildFailed("The conversation is too large to be rendered.") from None
             except (TimeoutError, WireError) as error:

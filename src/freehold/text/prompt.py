@@ -63,13 +63,11 @@ def protect(messages: Sequence[Message], markers: Markers, nonce: str) -> Protec
     """
     everything = _pattern((*markers.control, *markers.user_defined))
     control_only = _pattern(markers.control)
-    placeholders: dict[str, str] = {}
+    names: dict[str, str] = {}
 
     def replace(match: re.Match[str]) -> str:
         # Letters and digits survive `trim`, `split` and JSON; no user can guess the nonce.
-        placeholder = f"x{nonce}n{len(placeholders)}x"
-        placeholders[placeholder] = match.group()
-        return placeholder
+        return names.setdefault(match.group(), f"x{nonce}n{len(names)}x")
 
     def shield(message: Message) -> Message:
         pattern = control_only if message.role is Role.ASSISTANT else everything
@@ -77,7 +75,8 @@ def protect(messages: Sequence[Message], markers: Markers, nonce: str) -> Protec
             return message
         return Message(message.role, pattern.sub(replace, message.content))
 
-    return Protected(tuple(shield(message) for message in messages), placeholders)
+    shielded = tuple(shield(message) for message in messages)
+    return Protected(shielded, {name: original for original, name in names.items()})
 
 
 def reveal(rendered: str, protected: Protected) -> str:
@@ -124,16 +123,16 @@ def _split_keeping(pattern: re.Pattern[str] | None, text: str) -> list[str]:
 
 def _cuts(text: str, held: re.Pattern[str], protected: Protected, markers: Markers) -> list[str]:
     """Put the user's words back, cutting inside every user-defined marker."""
-    cuts = [""]
+    cuts: list[list[str]] = [[]]
     at = 0
     for match in held.finditer(text):
         original = protected.placeholders[match.group()]
-        cuts[-1] += text[at : match.start()]
+        cuts[-1].append(text[at : match.start()])
         if original in markers.user_defined:
-            cuts[-1] += original[0]
-            cuts.append(original[1:])
+            cuts[-1].append(original[0])
+            cuts.append([original[1:]])
         else:
-            cuts[-1] += original
+            cuts[-1].append(original)
         at = match.end()
-    cuts[-1] += text[at:]
-    return [cut for cut in cuts if cut]
+    cuts[-1].append(text[at:])
+    return [whole for cut in cuts if (whole := "".join(cut))]

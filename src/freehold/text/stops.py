@@ -29,9 +29,10 @@ class StopMatcher:
         if not self._stops:
             return Shown(text)
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        # The stop that is complete first, so that the sizes of the pieces do not matter.
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            shown, self._held = self._held[: min(found)], ""
+            shown, self._held = self._held[: min(found)[1]], ""
             return Shown(shown, stopped=True)
         keep = max(self._overlap(stop) for stop in self._stops)
         shown, self._held = (

@@ -24,7 +24,8 @@ import jinja2.sandbox
 from freehold.domain.errors import TemplateFailed
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
-MAX_OUTPUT_CHARACTERS = 16 * 1024 * 1024
+# With its token ids, at most five bytes each, this always fits into a frame.
+MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -96,8 +97,10 @@ def _compiled(source: str) -> jinja2.Template:
         raise TemplateFailed(
             f"The model's chat template is not valid: {error.message} (line {error.lineno})."
         ) from error
-    except RecursionError as error:
+    except (RecursionError, SyntaxError) as error:  # Jinja's limits, then Python's
         raise TemplateFailed("The model's chat template is nested too deeply.") from error
+    except (ValueError, OverflowError) as error:  # a number of 5,000 digits, say
+        raise TemplateFailed(f"The model's chat template is not valid: {error}.") from error
 
 
 def render(
@@ -119,12 +122,13 @@ def render(
             messages=list(messages), add_generation_prompt=True, tools=None, **special_tokens
         )
         for piece in stream:
-            length += len(piece)
-            if length > MAX_OUTPUT_CHARACTERS:
+            whole = piece.encode("utf-8", "replace")  # a template can write half a character
+            length += len(whole)
+            if length > MAX_OUTPUT_BYTES:
                 raise TemplateFailed(
-                    f"The model's chat template wrote more than {MAX_OUTPUT_CHARACTERS} characters."
+                    f"The model's chat template wrote more than {MAX_OUTPUT_BYTES} bytes."
                 )
-            pieces.append(piece)
+            pieces.append(whole.decode())
     except _TemplateSays as error:
         raise TemplateFailed(
             f"The model's chat template refuses these messages: {error}",
@@ -146,6 +150,7 @@ def render(
         TypeError,
         ValueError,
         AttributeError,
+        RuntimeError,
     ) as error:  # whatever a stranger's program can raise by itself
         raise TemplateFailed(f"The model's chat template failed: {error}.") from error
     return "".join(pieces)

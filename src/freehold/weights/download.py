@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.domain.errors import (
+    CannotResume,
     DigestMismatch,
     DiskFull,
     FreeholdError,
@@ -113,6 +114,10 @@ class Downloader:
             for attempt in range(ATTEMPTS_PER_SOURCE):
                 try:
                     done += self._append(source, file, partial, done, digest)
+                except CannotResume as error:
+                    self._progress.note(f"{error.message} It is fetched from the beginning.")
+                    partial.unlink()
+                    done, digest = 0, hashlib.sha256()
                 except SourceUnavailable as error:
                     arrived = partial.stat().st_size if partial.exists() else 0
                     if attempt + 1 == ATTEMPTS_PER_SOURCE or (arrived == done and attempt > 0):

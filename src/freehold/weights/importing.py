@@ -23,17 +23,26 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from freehold.domain.errors import DigestMismatch, DiskFull, Unavailable
+from freehold.domain.errors import (
+    DigestMismatch,
+    DiskFull,
+    InvalidReference,
+    RefusedFile,
+    Unavailable,
+)
 from freehold.weights.files import CHUNK, disk_full_is_ours, hash_file, is_sha256, require_file
 from freehold.weights.gguf import read_split
 from freehold.weights.library import now
 from freehold.weights.progress import Progress
+from freehold.weights.reference import parse
 from freehold.weights.registry import Manifest, ModelFile, Registry
 from freehold.weights.store import Store
 
 _FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Files that go with a model and are none: image projectors, quantisation statistics.
+_COMPANION = re.compile(r"(?:.*[-_.])?(?:mmproj|imatrix)[-_.].*", re.IGNORECASE)
 _SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 
 
@@ -153,15 +162,23 @@ def find_lm_studio(models: Path) -> Iterator[Find]:
 def _models_in(folder: Path) -> Iterator[tuple[Path, ...]]:
     """Whole models among the GGUF files below ``folder``; a split one counts once."""
     for path in sorted(folder.rglob("*.gguf")):
-        if not path.is_file() or path.name.lower().startswith("mmproj"):
+        if not _is_file(path) or _COMPANION.fullmatch(path.name):
             continue
         match = _SPLIT.fullmatch(path.name)
         if match is None:
             yield (path,)
         elif path.name == f"{match['stem']}-00001-of-{match['count']}.gguf":
-            parts = tuple(sorted(path.parent.glob(f"{match['stem']}-*-of-{match['count']}.gguf")))
-            if len(parts) == int(match["count"]):
-                yield parts
+            parts = sorted(path.parent.glob(f"{match['stem']}-*-of-{match['count']}.gguf"))
+            if len(parts) == int(match["count"]) and all(map(_is_file, parts)):
+                yield tuple(parts)
+
+
+def _is_file(path: Path) -> bool:
+    """False also where a link leads to what this user may not see."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def take(
@@ -170,8 +187,10 @@ def take(
     """Bring a found model into the store under its reference.
 
     Raises `RefusedFile` if it is no sound model or not the bytes its name claims,
-    `Unavailable` if another model bears the name already, `DiskFull`.
+    `InvalidReference` if nobody could type its name, `Unavailable` if another model
+    bears the name already, `DiskFull`.
     """
+    _require_name(find.reference)
     for path in find.paths:
         require_file(path)
     read_split(find.paths)  # before a byte is copied
@@ -194,6 +213,16 @@ def take(
         )
         registry.put(manifest)
     return manifest
+
+
+def _require_name(text: str) -> None:
+    try:
+        parse(text)
+    except (InvalidReference, RefusedFile) as error:
+        raise InvalidReference(
+            f"{text!r} cannot be the name of a model here.",
+            hint="Choose another with --name, such as my-model:7b.",
+        ) from error
 
 
 def _take_file(
@@ -240,8 +269,9 @@ def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
                 hint="Leave out --link to copy it.",
             ) from error
         return
-    if _clone(source, target):
-        return
+    with disk_full_is_ours(target.parent):
+        if _clone(source, target):
+            return
     free = shutil.disk_usage(target.parent).free
     if source.stat().st_size > free:
         raise DiskFull(

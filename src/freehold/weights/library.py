@@ -276,11 +276,7 @@ def parts_beside(path: Path) -> tuple[Path, ...]:
 
 def _read(paths: tuple[Path, ...]) -> GgufHeader:
     """Our own reading of the header; raises `RefusedFile` for what native code must not see."""
-    try:
-        return read_split(paths).header
-    except RefusedFile as error:
-        log.warning("refused %s: %s", paths[0].name, error)
-        raise
+    return read_split(paths).header
 
 
 def _watched(

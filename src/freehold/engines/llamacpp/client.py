@@ -145,6 +145,8 @@ class LlamaCppEngine:
         child = self._require_child()
         if request.adapters:
             raise InvalidRequest("This engine does not apply adapters.", field="adapters")
+        if not request.prompt:
+            raise InvalidRequest("The prompt is empty.", field="messages")
         stream = _Stream(request.request_id)
         self._streams[request.request_id] = stream
         done = False

@@ -199,7 +199,9 @@ class Loop:
 
     def _abandon_all(self) -> None:
         log.error("the gateway has stopped reading; %d streams end", len(self._voices))
+        failure = Failure(message="The answer was not read for too long and has been stopped.")
         for sequence in tuple(self._scheduler.sequences):
+            self._outbox.post(SequenceDelta(request_id=sequence.request.request_id, failed=failure))
             self._release(sequence)
 
 

@@ -41,8 +41,10 @@ def distribution(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The candidates that survive the filters, most likely first, and their probabilities."""
     candidates = _top_k(logits, sampling.top_k)
-    scaled = logits[candidates].astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled[0])
+    chosen = logits[candidates].astype(np.float64)
+    # The difference first: a tiny temperature may divide to minus infinity, never to NaN.
+    with np.errstate(over="ignore"):
+        probabilities = np.exp((chosen - chosen[0]) / sampling.temperature)
     probabilities /= probabilities.sum()
     if sampling.top_p < 1.0:
         before = np.cumsum(probabilities) - probabilities
@@ -55,7 +57,9 @@ def distribution(
 def _top_k(logits: Logits, count: int) -> npt.NDArray[np.int64]:
     """Ids of the ``count`` highest logits (0: all), highest first, ties to the lower id."""
     if 0 < count < len(logits):
-        chosen = np.sort(np.argpartition(logits, -count)[-count:])
+        last = np.partition(logits, -count)[-count]
+        above, equal = np.flatnonzero(logits > last), np.flatnonzero(logits == last)
+        chosen = np.sort(np.concatenate((above, equal[: count - len(above)])))
     else:
         chosen = np.arange(len(logits))
     order = np.argsort(-logits[chosen], kind="stable")

@@ -58,6 +58,6 @@ class Source(Protocol):
         """Deliver ``file`` from byte ``offset`` to its end.
 
         The iterator yields non-empty chunks. A source that cannot begin at
-        ``offset`` raises `SourceUnavailable` rather than begin elsewhere.
+        ``offset`` raises `CannotResume` rather than begin elsewhere.
         """
         ...

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 
 import httpx2
 
-from freehold.domain.errors import InvalidReference, SourceUnavailable
+from freehold.domain.errors import CannotResume, InvalidReference, SourceUnavailable
 from freehold.weights.addresses import is_loopback, objection
 
 CONNECT_TIMEOUT_S = 5.0
@@ -218,11 +218,8 @@ def _require_range(response: httpx2.Response, offset: int, start: httpx2.URL) ->
         raise _cannot_resume(response, offset)
 
 
-def _cannot_resume(response: httpx2.Response, offset: int) -> HttpStatusError:
-    host = response.request.url.host
-    return HttpStatusError(
-        f"{host} cannot resume the file at byte {offset}.", status=response.status_code
-    )
+def _cannot_resume(response: httpx2.Response, offset: int) -> CannotResume:
+    return CannotResume(f"{response.request.url.host} cannot resume the file at byte {offset}.")
 
 
 def _require_identity(response: httpx2.Response) -> None:

