@@ -18,7 +18,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
-from freehold.domain.errors import DeadlineExceeded, EngineCrashed
+from freehold.domain.errors import (
+    DeadlineExceeded,
+    EngineCrashed,
+    InvalidRequest,
+    PromptTooLong,
+)
 from freehold.domain.events import Event
 
 
@@ -72,6 +77,16 @@ async def begun_before(deadline: float | None) -> AsyncIterator[None]:
             "The answer did not begin before the request's deadline.",
             hint="Repeat the request later.",
         ) from None
+
+
+def require_possible(request: GenerateRequest, capabilities: Capabilities) -> None:
+    """Raise `InvalidRequest` or `PromptTooLong` for what an engine cannot do as asked."""
+    if request.adapters and Capability.ADAPTERS not in capabilities.features:
+        raise InvalidRequest("This engine does not apply adapters.", field="adapters")
+    if not request.prompt:
+        raise InvalidRequest("The prompt is empty.", field="messages")
+    if len(request.prompt) >= capabilities.context:
+        raise PromptTooLong.counted(prompt_tokens=len(request.prompt), context=capabilities.context)
 
 
 class Engine(Protocol):

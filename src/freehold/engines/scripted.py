@@ -21,7 +21,7 @@ from freehold.domain.events import (
     Timings,
     Usage,
 )
-from freehold.engines.base import Capabilities, Capability, begun_before
+from freehold.engines.base import Capabilities, Capability, begun_before, require_possible
 from freehold.text.stops import StopMatcher
 
 
@@ -83,6 +83,7 @@ class ScriptedEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         self.seen.append(request)
+        require_possible(request, self._capabilities)
         finished = False
         try:
             async with begun_before(request.deadline):

@@ -62,7 +62,7 @@ def _body_length(prefix: bytes) -> int:
 def _decode(decoder: msgspec.msgpack.Decoder[In], body: bytes) -> In:
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(str(error)) from error
 
 

@@ -21,7 +21,13 @@ from freehold.domain.errors import (
     LoadFailed,
 )
 from freehold.domain.events import Event, TextDelta
-from freehold.engines.base import Capabilities, Capability, EngineConfig, begun_before
+from freehold.engines.base import (
+    Capabilities,
+    Capability,
+    EngineConfig,
+    begun_before,
+    require_possible,
+)
 from freehold.engines.llamacpp.messages import (
     Cancel,
     Failure,
@@ -143,10 +149,7 @@ class LlamaCppEngine:
         if self._dead is not None:
             raise self._dead
         child = self._require_child()
-        if request.adapters:
-            raise InvalidRequest("This engine does not apply adapters.", field="adapters")
-        if not request.prompt:
-            raise InvalidRequest("The prompt is empty.", field="messages")
+        require_possible(request, self.capabilities)
         stream = _Stream(request.request_id)
         self._streams[request.request_id] = stream
         done = False

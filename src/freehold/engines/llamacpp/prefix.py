@@ -25,14 +25,17 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def reusable(slot: Slot, prompt: Sequence[int], scope: str) -> int:
-    """Tokens of ``prompt`` the slot already holds.
+# Tokens at the end of a prompt that are computed anew although they are cached. One must be,
+# to get logits; with fewer than eight llama.cpp's CPU backend takes other kernels, whose rounding
+# differs: the answer to a repeated prompt would not be the answer to a fresh one.
+RECOMPUTED = 8
 
-    Never the whole prompt: its last token must be decoded to get logits.
-    """
+
+def reusable(slot: Slot, prompt: Sequence[int], scope: str) -> int:
+    """Tokens of ``prompt`` the slot holds and need not be computed again."""
     if slot.scope != scope:
         return 0
-    return min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
+    return max(0, min(common_prefix(slot.tokens, prompt), len(prompt) - RECOMPUTED))
 
 
 def choose(slots: Sequence[Slot], prompt: Sequence[int], scope: str) -> Slot | None:

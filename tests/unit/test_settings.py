@@ -1,0 +1,187 @@
+"""Settings: flag, then environment, then file, then default; and what is said of bad ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freehold.domain.errors import InvalidSetting
+from freehold.domain.settings import DEFAULT_PORT, Settings, default_home, resolve
+
+SECRET = "hf_do_not_show_me"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.touch()
+    return path
+
+
+def refused(
+    file: Path, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> InvalidSetting:
+    with pytest.raises(InvalidSetting) as caught:
+        resolve(flags, environ=environ or {}, file=file)
+    return caught.value
+
+
+def test_each_source_wins_over_the_next(file: Path) -> None:
+    file.write_text("port = 3")
+    flags, environ = {"port": 1}, {"FREEHOLD_PORT": "2"}
+    ports = [
+        resolve(flags, environ=environ, file=file),
+        resolve({"port": None}, environ=environ, file=file),
+        resolve(environ={}, file=file),
+        resolve(environ={"FREEHOLD_CONFIG": str(file), "FREEHOLD_PORT": ""}),
+    ]
+    assert [settings.port for settings in ports] == [1, 2, 3, 3]
+    assert [settings.origins["port"] for settings in ports] == [
+        "flag --port",
+        "variable FREEHOLD_PORT",
+        f"file {file}",
+        f"file {file}",
+    ]
+
+
+def test_defaults(file: Path) -> None:
+    settings = resolve(environ={}, file=file)
+    assert settings == Settings(home=default_home())
+    assert settings.port == DEFAULT_PORT
+    assert settings.host == "127.0.0.1"
+    assert not settings.offline
+    assert set(settings.origins.values()) == {"default"}
+    assert set(settings.origins) == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_zero_and_false_are_given(file: Path) -> None:
+    file.write_text("port = 80\noffline = true")
+    settings = resolve({"port": 0, "offline": False}, environ={}, file=file)
+    assert (settings.port, settings.offline) == (0, False)
+
+
+def test_every_kind_of_value(file: Path) -> None:
+    file.write_text('home = "~/models"\noffline = true\nthreads = 3\nlog_level = "debug"')
+    settings = resolve(environ={"FREEHOLD_MAX_TOKENS": "12"}, file=file)
+    assert settings.home == Path.home() / "models"
+    assert settings.offline is True
+    assert (settings.threads, settings.max_tokens) == (3, 12)
+    assert settings.log_level == "debug"
+
+
+def test_the_hubs_own_variables(file: Path) -> None:
+    environ = {"HF_TOKEN": SECRET, "HF_ENDPOINT": "https://hub.example"}
+    settings = resolve(environ=environ, file=file)
+    assert (settings.hub_token, settings.hub_endpoint) == (SECRET, "https://hub.example")
+    assert settings.origins["hub_token"] == "variable HF_TOKEN"
+
+
+@pytest.mark.parametrize("value", ["yes", "TRUE", "1"])
+def test_switched_on(file: Path, value: str) -> None:
+    assert resolve(environ={"FREEHOLD_OFFLINE": value}, file=file).offline
+
+
+@pytest.mark.parametrize("value", ["no", "False", "0"])
+def test_switched_off(file: Path, value: str) -> None:
+    file.write_text("offline = true")
+    assert not resolve(environ={"FREEHOLD_OFFLINE": value}, file=file).offline
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "ninety"),
+        ("port", "70000"),
+        ("port", "80.5"),
+        ("context", "0"),
+        ("parallel", "0"),
+        ("threads", "-1"),
+        ("deadline", "0"),
+        ("offline", "maybe"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_bad_value_is_named_with_where_it_came_from(file: Path, name: str, value: str) -> None:
+    variable = f"FREEHOLD_{name.upper()}"
+    by_variable = refused(file, environ={variable: value}).message
+    assert by_variable.startswith(f"{name} must be ")
+    assert repr(value) in by_variable
+    assert f"variable {variable}" in by_variable
+
+    by_flag = refused(file, {name: value}).message
+    assert f"flag --{name.replace('_', '-')}" in by_flag
+
+    file.write_text(f'{name} = "{value}"')
+    assert f"file {file}" in refused(file).message
+
+
+@pytest.mark.parametrize("value", ["80.5", "true", "1e3"])
+def test_a_number_in_the_file_is_a_whole_one(file: Path, value: str) -> None:
+    file.write_text(f"port = {value}")
+    assert "must be a whole number" in refused(file).message
+
+
+def test_a_bad_value_that_a_better_source_overrides_is_not_looked_at(file: Path) -> None:
+    file.write_text('port = "ninety"')
+    assert resolve({"port": 1}, environ={}, file=file).port == 1
+
+
+@pytest.mark.parametrize("name", ["api_key", "hub_token"])
+def test_a_secret_is_in_no_message(file: Path, name: str) -> None:
+    file.write_text(f'{name} = ["{SECRET}"]')
+    error = refused(file)
+    assert SECRET not in error.message
+    assert SECRET not in (error.hint or "")
+    assert name in error.message
+
+
+def test_a_secret_is_in_no_repr(file: Path) -> None:
+    settings = resolve({"api_key": SECRET, "hub_token": SECRET}, environ={}, file=file)
+    assert settings.api_key == settings.hub_token == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings.origins)
+
+
+def test_an_unknown_setting_with_a_near_one(file: Path) -> None:
+    file.write_text("paralel = 3")
+    error = refused(file)
+    assert "paralel" in error.message
+    assert str(file) in error.message
+    assert error.hint == "Did you mean parallel?"
+
+
+def test_an_unknown_setting_with_none_near(file: Path) -> None:
+    file.write_text("zzz = 3")
+    assert "parallel" in (refused(file).hint or "")
+
+
+def test_an_unknown_variable_with_a_near_one(file: Path) -> None:
+    error = refused(file, environ={"FREEHOLD_HOMES": "/x"})
+    assert "FREEHOLD_HOMES" in error.message
+    assert error.hint == "Did you mean FREEHOLD_HOME?"
+
+
+def test_other_programs_variables_are_not_ours(file: Path) -> None:
+    assert resolve(environ={"PATH": "/bin", "LLAMA_PORT": "x"}, file=file).port == DEFAULT_PORT
+
+
+def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    missing = tmp_path / "no.toml"
+    assert str(missing) in refused(missing).message
+    with pytest.raises(InvalidSetting, match=r"no\.toml does not exist"):
+        resolve(environ={"FREEHOLD_CONFIG": str(missing)})
+
+
+def test_a_file_that_is_no_toml(file: Path) -> None:
+    file.write_text("port: 3")
+    message = refused(file).message
+    assert "not valid TOML" in message
+    assert "line 1" in message
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "cannot be read" in refused(tmp_path).message
