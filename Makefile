@@ -17,7 +17,7 @@ SYNC := UV_PYTHON_DOWNLOADS=never $(UV) sync --locked --quiet $(NATIVE)
 .PHONY: run test quick check lock wheel clean
 
 run: .venv/ready-run
-	@.venv/bin/freehold run $(MODEL) "$(PROMPT)"
+	@.venv/bin/freehold run $(MODEL) "$(PROMPT)" </dev/null
 
 test: check
 	.venv/bin/python -m pytest
