@@ -18,7 +18,14 @@ import psutil
 import pytest
 
 from freehold.weights.files import hash_file
-from tests.support.command import FREEHOLD, Result, environment, freehold, serving
+from tests.support.command import (
+    FREEHOLD,
+    Result,
+    environment,
+    freehold,
+    serving,
+    wait_until_gone,
+)
 from tests.support.tiny_model import write_tiny_llama
 
 pytestmark = pytest.mark.native
@@ -247,17 +254,7 @@ def test_kill_9_on_the_gateway_leaves_no_process(home: Path, tiny: Path) -> None
         assert len(children) == 2
         server.process.kill()
         server.process.wait()
-        end = time.monotonic() + 5
-        while any(_alive(child) for child in children):
-            assert time.monotonic() < end, "a child outlived its gateway"
-            time.sleep(0.02)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        wait_until_gone(children)
 
 
 def test_a_killed_worker_is_replaced(home: Path, tiny: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.engines.llamacpp.prefix import RECOMPUTED
 from freehold.weights.files import hash_file
 from tests.end_to_end.conftest import MODEL, NO_HUB, SHA256
-from tests.support.command import freehold, serving
+from tests.support.command import freehold, serving, wait_until_gone
 
 pytestmark = [pytest.mark.weights, pytest.mark.native]
 
@@ -176,19 +175,9 @@ def test_kill_9_on_the_gateway_mid_answer_leaves_nothing(home: Path, weights: Pa
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
         server.process.wait()
-        end = time.monotonic() + 5
-        while any(_runs(child) for child in children):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until_gone(children)
         stream.close()
         client.close()
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_the_store_survives_all_this(home: Path, weights: Path) -> None:

@@ -9,10 +9,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 FREEHOLD = str(Path(sys.executable).with_name("freehold"))
 
@@ -58,6 +61,21 @@ def freehold(
         **given,
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def wait_until_gone(processes: Sequence[psutil.Process], seconds: float = 5.0) -> None:
+    """Fail if any of them still runs after ``seconds``; a zombie has ended."""
+    end = time.monotonic() + seconds
+    while any(_runs(process) for process in processes):
+        assert time.monotonic() < end, "a child outlived its gateway"
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)

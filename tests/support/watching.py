@@ -21,5 +21,7 @@ class Recorder:
     def end(self) -> None:
         self.ended += 1
 
+    def status(self, text: str) -> None: ...
+
     def note(self, text: str) -> None:
         self.notes.append(text)

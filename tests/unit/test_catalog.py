@@ -13,6 +13,7 @@ from freehold.domain.settings import Settings, default_home
 from freehold.weights.catalog import Catalog, CatalogFile, CatalogModel, bundled, parse
 from freehold.weights.naming import is_path, require_repository
 from freehold.weights.origins import sources_of
+from freehold.weights.progress import Silent
 from freehold.weights.reference import NameReference
 from freehold.weights.reference import parse as parse_reference
 
@@ -160,7 +161,7 @@ def test_no_two_models_have_the_same_file() -> None:
 def test_what_is_called_fetchable_has_a_source(model: CatalogModel) -> None:
     if model.fetchable:
         settings = Settings(home=default_home())
-        assert sources_of(NameReference(model.name, model.tag), model, settings)
+        assert sources_of(NameReference(model.name, model.tag), model, settings, Silent())
 
 
 @pytest.mark.parametrize("reference", KNOWN)

@@ -132,9 +132,9 @@ def test_a_full_disk_is_not_blamed_on_the_index(
 ) -> None:
     # pip says it in its own words and exits; only those words can be relied on.
     script = "raise SystemExit('ERROR: [Errno 28] No space left on device')"
-    real = subprocess.run
+    real = subprocess.Popen
     monkeypatch.setattr(
-        subprocess, "run", lambda _, **named: real([sys.executable, "-c", script], **named)
+        subprocess, "Popen", lambda _, **named: real([sys.executable, "-c", script], **named)
     )
     with pytest.raises(DiskFull, match="disk filled"):
         read_one(work, PIECES[0])

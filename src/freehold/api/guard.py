@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from freehold.api.problem import Problem
+from freehold.weights.addresses import is_loopback
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 PUBLIC_PATHS = frozenset({"/healthz"})
@@ -32,16 +32,6 @@ class Rules:
 
     port: int
     api_key: str | None = None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding to ``host`` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def split_host(value: str) -> tuple[str, str]:

@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import uvicorn
 
 from freehold.api.app import build_app
-from freehold.api.guard import Rules, is_loopback
+from freehold.api.guard import Rules
 from freehold.domain.errors import FreeholdError, InvalidSetting, PortInUse
 from freehold.domain.settings import Settings
 from freehold.runtime import server as announcement
 from freehold.runtime.server import ServerAddress
 from freehold.runtime.wiring import Runtime
+from freehold.weights.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 

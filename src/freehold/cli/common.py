@@ -68,6 +68,7 @@ class TerminalProgress:
         self._console = Console(stderr=True)
         self._bar: Any = None
         self._task: Any = None
+        self._name = ""
 
     def begin(self, name: str, total: int | None, done: int) -> None:
         from rich.progress import (
@@ -87,6 +88,7 @@ class TerminalProgress:
             TimeRemainingColumn(),
             console=self._console,
         )
+        self._name = name
         self._task = self._bar.add_task(name, total=total, completed=done)
         self._bar.start()
 
@@ -98,6 +100,10 @@ class TerminalProgress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def status(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._name} ({text})")
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
@@ -127,9 +133,15 @@ class LineProgress:
 
     def advance(self, count: int) -> None:
         self._done += count
+        self._now_and_then("")
+
+    def status(self, text: str) -> None:
+        self._now_and_then(f" ({text})")
+
+    def _now_and_then(self, remark: str) -> None:
         if self._clock() - self._said >= self.INTERVAL:
             self._said = self._clock()
-            self._write(self._line())
+            self._write(self._line() + remark)
 
     def end(self) -> None:
         if self._done != self._began_with:

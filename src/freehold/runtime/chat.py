@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from freehold.domain.chat import ChatRequest, GenerateRequest, Message
 from freehold.domain.errors import PromptTooLong
 from freehold.domain.events import Event
+from freehold.engines.base import begun_before
 from freehold.runtime.lifecycle import Supervisor
 from freehold.runtime.manager import Lease, Manager
 from freehold.text.client import Prompt, TextService
@@ -46,10 +47,13 @@ class Chat:
     async def open(self, request: ChatRequest) -> AsyncIterator[Generation]:
         """Lease the model and prepare the prompt; the lease ends with the context.
 
-        Raises what `Manager.lease` and `TextService.render` raise, and `PromptTooLong`.
+        Raises what `Manager.lease` and `TextService.render` raise, `PromptTooLong`, and
+        `DeadlineExceeded` if the model is not ready in time.
         """
-        async with self._manager.lease(request.model) as lease:
-            prompt = await self._text.render(vocabulary_source(lease.model), request.messages)
+        async with contextlib.AsyncExitStack() as held:
+            async with begun_before(request.deadline):
+                lease = await held.enter_async_context(self._manager.lease(request.model))
+                prompt = await self._text.render(vocabulary_source(lease.model), request.messages)
             yield self._generation(request, lease, prompt)
 
     async def render(self, model: LocalModel, messages: tuple[Message, ...]) -> Prompt:

@@ -145,8 +145,10 @@ class Manager:
             entry.users -= 1
 
     def _forget_if_failed(self, key: str, done: asyncio.Task[Lease]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._entries.pop(key, None)
+        entry = self._entries.get(key)
+        failed = done.cancelled() or done.exception() is not None
+        if failed and entry is not None and entry.loading is done:
+            del self._entries[key]
 
     async def _load(self, key: str) -> Lease:
         model = await asyncio.to_thread(self._library.local, key)

