@@ -61,6 +61,18 @@ class PretendedContext:
         return rows
 
 
+class Inbox(queue.SimpleQueue[FromGateway | None]):
+    """One that ends instead of waiting."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> FromGateway | None:
+        try:
+            return super().get(block=False)
+        except queue.Empty:
+            if block:
+                return None
+            raise
+
+
 class Stage:
     """A loop with everything around it; `play` runs it until nobody is left to talk."""
 
@@ -70,10 +82,10 @@ class Stage:
 
         self.now = 0.0
         self.at_step: dict[int, Callable[[], None]] = {}
-        self.inbox: queue.SimpleQueue[FromGateway | None] = queue.SimpleQueue()
+        self.inbox = Inbox()
         self.outbox = Outbox(lambda: self.now)
         self.context = PretendedContext(self._before)
-        self.loop = Loop(cast(Context, self.context), slots, self.inbox, self.outbox)
+        self.loop = Loop(cast("Context", self.context), slots, self.inbox, self.outbox)
 
     def _before(self, step: int) -> None:
         if step > 200:
@@ -87,10 +99,8 @@ class Stage:
         sampling = Sampling(temperature=0, stop=stop)
         self.inbox.put(Generate(GenerateRequest(name, prompt, max_tokens, sampling)))
 
-    def play(self, steps: int = 100) -> dict[str, SequenceDelta]:
+    def play(self) -> dict[str, SequenceDelta]:
         """What was said to each request, merged."""
-        self.at_step[steps] = lambda: self.inbox.put(None)
-        self.ask("the last", 1, max_tokens=60)
         self.loop.run()
         self.outbox.close()
         said = self.outbox.take()
@@ -100,7 +110,7 @@ class Stage:
 def test_an_ordinary_answer() -> None:
     stage = Stage()
     stage.ask("A", 20, 21)
-    said = stage.play(30)["A"]
+    said = stage.play()["A"]
     assert said.processed == PromptProcessed(2, 0)
     assert said.text == "vwxyz"
     assert said.tokens == (22, 23, 24, 25, 26)
@@ -122,7 +132,7 @@ def test_an_ordinary_answer() -> None:
 def test_limits(max_tokens: int, stop: tuple[str, ...], text: str, reason: FinishReason) -> None:
     stage = Stage()
     stage.ask("A", 1, max_tokens=max_tokens, stop=stop)
-    said = stage.play(30)["A"]
+    said = stage.play()["A"]
     assert said.text == text
     assert said.finished is not None
     assert said.finished.reason is reason
@@ -131,7 +141,7 @@ def test_limits(max_tokens: int, stop: tuple[str, ...], text: str, reason: Finis
 def test_the_end_of_the_context() -> None:
     stage = Stage()
     stage.ask("A", *[1] * 60)
-    said = stage.play(30)["A"]
+    said = stage.play()["A"]
     assert len(said.tokens) == 4
     assert said.finished is not None
     assert said.finished.reason is FinishReason.LENGTH
@@ -141,7 +151,7 @@ def test_the_cancelled_say_no_more() -> None:
     stage = Stage()
     stage.ask("A", 1)
     stage.at_step[5] = lambda: stage.inbox.put(Cancel("A"))
-    said = stage.play(30)["A"]
+    said = stage.play()["A"]
     assert said.tokens == (2, 3, 4, 5, 6)
     assert said.finished is None
 
@@ -150,7 +160,7 @@ def test_cancelling_whom_nobody_knows_is_ignored() -> None:
     stage = Stage()
     stage.inbox.put(Cancel("nobody"))
     stage.ask("A", 24)
-    assert stage.play(30)["A"].text == "yz"
+    assert stage.play()["A"].text == "yz"
 
 
 def test_a_failed_step_ends_its_requests_and_empties_their_slots() -> None:
@@ -162,7 +172,7 @@ def test_a_failed_step_ends_its_requests_and_empties_their_slots() -> None:
     stage.at_step[3] = fail
     stage.ask("A", 1, 2)
     stage.ask("B", 1, 2, max_tokens=1)
-    said = stage.play(30)
+    said = stage.play()
     assert said["A"].failed is not None
     assert said["A"].failed.message == "The step failed."
     assert said["A"].text == "cd"

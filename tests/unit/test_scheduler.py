@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from freehold.domain.chat import GenerateRequest
-from freehold.engines.llamacpp.prefix import Slot, choose, common_prefix, reusable
+from freehold.engines.llamacpp.prefix import RECOMPUTED, Slot, choose, common_prefix, reusable
 from freehold.engines.llamacpp.scheduler import Admission, Scheduler, Work
 from freehold.engines.llamacpp.sequence import Phase, Sequence
 
 CHOSEN = 77  # the token every sequence "chooses"
+REST = "-" * RECOMPUTED  # the end of a prompt, computed anew whatever is cached
 
 
 def sequence(name: str, prompt: str | list[int] = "abc", scope: str = "local") -> Sequence:
@@ -85,17 +86,17 @@ def test_two_who_start_together_get_different_slots() -> None:
 
 def test_the_slot_that_saves_most_is_taken() -> None:
     scheduler = with_cached(("abxx", "local"), ("abcd", "local"), ("zzzz", "local"))
-    scheduler.add(sequence("A", "abcdef"))
+    scheduler.add(sequence("A", "abcd" + REST))
     (admission,) = admit_all(scheduler)
     assert (admission.slot, admission.keep) == (1, 4)
     assert admission.sequence.cached_tokens == 4
     (work,) = scheduler.plan()
-    assert (work.start, work.tokens) == (4, (ord("e"), ord("f")))
+    assert (work.start, work.tokens) == (4, tuple(map(ord, REST)))
 
 
 def test_a_prefix_of_another_scope_is_not_reused() -> None:
     scheduler = with_cached(("abcd", "theirs"), ("zzzz", "ours"))
-    scheduler.add(sequence("A", "abcdef", "ours"))
+    scheduler.add(sequence("A", "abcd" + REST, "ours"))
     (admission,) = admit_all(scheduler)
     assert admission.keep == 0
 
@@ -110,7 +111,7 @@ def test_a_slot_taken_over_forgets_what_it_held() -> None:
 
 def test_without_a_prefix_the_least_recently_used_slot_is_taken() -> None:
     scheduler = with_cached(("aaaa", "local"), ("bbbb", "local"))
-    scheduler.add(sequence("again", "aaaaa"))
+    scheduler.add(sequence("again", "aaaa" + REST))
     step(scheduler)
     scheduler.release(scheduler.sequences[0])
     scheduler.add(sequence("new", "zzzz"))
@@ -119,22 +120,24 @@ def test_without_a_prefix_the_least_recently_used_slot_is_taken() -> None:
 
 def test_the_cache_may_keep_less_than_hoped() -> None:
     scheduler = with_cached(("abcd", "local"))
-    scheduler.add(sequence("A", "abcdef"))
+    scheduler.add(sequence("A", "abcd" + REST))
     (admission,) = scheduler.admissions()
+    assert admission.keep == 4
     scheduler.admit(admission, kept=0, now=1.0)
     (work,) = scheduler.plan()
-    assert (work.start, len(work.tokens)) == (0, 6)
+    assert (work.start, len(work.tokens)) == (0, 4 + RECOMPUTED)
     assert admission.sequence.cached_tokens == 0
 
 
-@pytest.mark.parametrize("prompt", ["abcd", "abc", "a"])
-def test_the_last_token_of_a_prompt_is_always_decoded(prompt: str) -> None:
-    scheduler = with_cached(("abcd", "local"))
-    scheduler.add(sequence("A", prompt))
+@pytest.mark.parametrize("length", [1, RECOMPUTED - 1, RECOMPUTED, RECOMPUTED + 1, 20])
+def test_the_end_of_a_prompt_is_always_decoded(length: int) -> None:
+    cached = "abcdefghijklmnopqrst"
+    scheduler = with_cached((cached, "local"))
+    scheduler.add(sequence("A", cached[:length]))
     (admission,) = admit_all(scheduler)
-    assert admission.keep == len(prompt) - 1
+    assert admission.keep == max(0, length - RECOMPUTED)
     (work,) = scheduler.plan()
-    assert work.tokens == (ord(prompt[-1]),)
+    assert work.tokens == tuple(map(ord, cached[admission.keep : length]))
     assert work.wants_logits
 
 
@@ -199,12 +202,12 @@ def test_cancelled_while_waiting() -> None:
 
 def test_cancelled_in_the_middle_of_its_prompt() -> None:
     scheduler = Scheduler(1, 4)
-    scheduler.add(sequence("A", "abcdefgh"))
+    scheduler.add(sequence("A", "abcd" + REST))
     step(scheduler)
     scheduler.release(scheduler.sequences[0])
     assert not scheduler.slots[0].busy
     assert scheduler.slots[0].tokens == [*map(ord, "abcd")]
-    scheduler.add(sequence("B", "abcdefgh"))
+    scheduler.add(sequence("B", "abcd" + REST))
     (work,) = step(scheduler)
     assert work.start == 4
 
@@ -226,7 +229,7 @@ def test_the_next_turn_of_a_conversation_continues_its_answer() -> None:
     for _ in range(3):
         step(scheduler)
     scheduler.release(scheduler.sequences[0])
-    scheduler.add(sequence("turn 2", [1, 2, 3, CHOSEN, CHOSEN, 9]))
+    scheduler.add(sequence("turn 2", [1, 2, 3, CHOSEN, CHOSEN, *map(ord, REST)]))
     (admission,) = admit_all(scheduler)
     assert admission.keep == 5
 
@@ -253,8 +256,9 @@ def test_no_free_slot() -> None:
 
 def test_reusable_needs_the_scope() -> None:
     slot = Slot(0, tokens=[1, 2, 3], scope="a")
-    assert reusable(slot, [1, 2, 3, 4], "a") == 3
-    assert reusable(slot, [1, 2, 3, 4], "b") == 0
+    prompt = [1, 2, 3, *map(ord, REST)]
+    assert reusable(slot, prompt, "a") == 3
+    assert reusable(slot, prompt, "b") == 0
 
 
 class Scheduling(RuleBasedStateMachine):
