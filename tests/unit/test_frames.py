@@ -108,9 +108,7 @@ PROTOCOLS = [
     (worker.FromWorker, st.builds(worker.Refused, words, st.none() | words)),
     (worker.FromWorker, st.builds(worker.Step, st.lists(deltas, max_size=3).map(tuple))),
 ]
-spoken = st.one_of(
-    [strategy.map(lambda message, p=protocol: (p, message)) for protocol, strategy in PROTOCOLS]
-)
+spoken = st.one_of([st.tuples(st.just(protocol), said) for protocol, said in PROTOCOLS])
 
 
 @pytest.fixture

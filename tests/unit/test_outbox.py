@@ -52,7 +52,7 @@ def test_merged_or_not_the_same_is_said(
     assert [token for delta in heard for token in delta.tokens] == [token for _, token in life]
     assert heard[0].processed == PromptProcessed(3, 1)
     assert all(delta.processed is None for delta in heard[1:])
-    assert all(delta.finished is delta.failed is None for delta in heard[:-1])
+    assert all(delta.finished is None and delta.failed is None for delta in heard[:-1])
     assert heard[-1].failed == (Failure("It broke.") if fails else None)
     assert heard[-1].finished == (None if fails else FINISHED)
 

@@ -166,9 +166,9 @@ class Supervisor:
                 raise EngineCrashed(f"{self.name} has been unloaded.")
             if self._engine is not None and self._engine.failure is None:
                 return self._engine
-            old, self._engine = self._engine, None
-            if old is not None:
-                await old.close()
+            # The dead engine stays until another is there: it still says what the model can do.
+            if self._engine is not None:
+                await self._engine.close()
                 await self._sleep(PAUSES[min(max(self._crashes, 1), len(PAUSES)) - 1])
             engine = self._make()
             try:
@@ -176,11 +176,9 @@ class Supervisor:
             except EngineCrashed:
                 self._crashes += 1
                 await engine.close()
-                self._engine = old  # still dead: the next request tries again
-                raise
+                raise  # the next request tries again
             except BaseException:
                 await engine.close()
-                self._engine = old
                 raise
             self._engine = engine
             return engine

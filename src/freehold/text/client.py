@@ -116,8 +116,11 @@ class TextService:
                     raise await self._died(child)
 
     async def _running(self) -> Child[FromChild]:
-        if self._child is not None and self._child.running:
-            return self._child
+        if self._child is not None:
+            if self._child.running:
+                return self._child
+            died_idle, self._child = self._child, None
+            await died_idle.discard()
         child = await Child[FromChild].start("text", "freehold.text.child", incoming=FromChild)
         try:
             async with asyncio.timeout(START_SECONDS):

@@ -233,7 +233,8 @@ def _take_file(
     claimed = find.sha256 if len(find.paths) == 1 else None
     if claimed is not None and store.has(claimed):
         return ModelFile(path.name, size, claimed)
-    key = claimed or f"import-{source.stat().st_dev:x}-{source.stat().st_ino:x}"
+    # Not the digest: a download of the same file, half done, is not ours to overwrite.
+    key = f"import-{source.stat().st_dev:x}-{source.stat().st_ino:x}"
     with store.partial(
         key, waiting=lambda: progress.note("Waiting for another import.")
     ) as partial:
@@ -242,6 +243,9 @@ def _take_file(
         try:
             _transfer(source, partial, transfer)
             digest = hash_file(partial, advance=progress.advance)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # a copy is not resumed: it begins anew in no time
+            raise
         finally:
             progress.end()
         if claimed is not None and digest != claimed:

@@ -1,0 +1,657 @@
+"""What every engine does, held for each of them alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from freehold.domain.chat import AdapterUse, EmbedRequest, GenerateRequest
+from freehold.domain.errors import (
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    InvalidRequest,
+    LoadFailed,
+    PromptTooLong,
+)
+from freehold.domain.events import (
+    Event,
+    Finished,
+    FinishReason,
+    PromptProcessed,
+    TextDelta,
+    Usage,
+)
+from freehold.domain.sampling import Sampling
+from freehold.engines.base import Capability, Engine, EngineConfig
+from freehold.engines.llamacpp.client import LlamaCppEngine
+from freehold.engines.scripted import Script, ScriptedEngine
+from tests.support.endless import write_endless_llama
+from tests.support.running import collect, run, until
+
+CONTEXT = 8192
+GREEDY = Sampling(temperature=0)
+PROMPT = tuple(range(65, 65 + 26))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One engine under test. Its answers go on for seconds unless they are limited."""
+
+    name: str
+    make: Callable[[int, int], Engine]  # context, parallel
+    broken: Callable[[], Engine]  # one that cannot be loaded
+    kill: Callable[[Engine], None]
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+
+
+def scripted() -> Subject:
+    pieces = tuple(f"word {number}, " for number in range(9000))
+
+    def kill(engine: Engine) -> None:
+        assert isinstance(engine, ScriptedEngine)
+        engine.crash()
+
+    return Subject(
+        "scripted",
+        lambda context, parallel: ScriptedEngine(
+            lambda _: Script(pieces=pieces, token_seconds=0.001),
+            context=context,
+            parallel=parallel,
+        ),
+        lambda: ScriptedEngine(lambda _: Script(load_error="The script says no.")),
+        kill,
+    )
+
+
+def llama_cpp(folder: Path) -> Subject:
+    # Slow enough that a whole answer takes seconds.
+    model = write_endless_llama(folder / "endless.gguf", layers=16, context_length=CONTEXT)
+    broken = folder / "broken.gguf"
+    broken.write_bytes(model.read_bytes()[:1000])
+
+    def kill(engine: Engine) -> None:
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+
+    return Subject(
+        "llama.cpp",
+        lambda context, parallel: LlamaCppEngine(
+            EngineConfig("endless", (str(model),), context, parallel, threads=2)
+        ),
+        lambda: LlamaCppEngine(EngineConfig("broken", (str(broken),), 128, 1, threads=1)),
+        kill,
+    )
+
+
+SUBJECTS: dict[str, Subject] = {}
+
+
+@pytest.fixture(
+    params=["scripted", pytest.param("llama.cpp", marks=pytest.mark.native)],
+)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    name: str = request.param
+    if name not in SUBJECTS:
+        SUBJECTS[name] = (
+            scripted() if name == "scripted" else llama_cpp(tmp_path_factory.mktemp("models"))
+        )
+    return SUBJECTS[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def matrix(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Prints, at the end, what each engine declares and what was skipped for it."""
+    yield
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("\n")
+        for subject in SUBJECTS.values():
+            declared = subject.make(CONTEXT, 1)
+            features = _declared(declared)
+            print(f"{subject.name:>10}: {', '.join(sorted(features))}")
+            for capability, tests in sorted(subject.skipped.items()):
+                print(f"{'':>10}  without {capability}, so not tested: {', '.join(tests)}")
+
+
+def _declared(engine: Engine) -> frozenset[Capability]:
+    async def ask() -> frozenset[Capability]:
+        await engine.load()
+        features = engine.capabilities.features
+        await engine.close()
+        return features
+
+    return run(ask())
+
+
+@contextlib.asynccontextmanager
+async def loaded(
+    subject: Subject, *, parallel: int = 1, context: int = CONTEXT
+) -> AsyncIterator[Engine]:
+    engine = subject.make(context, parallel)
+    await engine.load()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def needs(subject: Subject, engine: Engine, capability: Capability, test: str) -> None:
+    if capability not in engine.capabilities.features:
+        subject.skipped.setdefault(capability, []).append(test)
+        pytest.skip(f"{subject.name} does not declare {capability}")
+
+
+def asked(
+    name: str = "A",
+    prompt: tuple[int, ...] = PROMPT,
+    max_tokens: int = 24,
+    sampling: Sampling = GREEDY,
+    *,
+    scope: str = "local",
+    deadline: float | None = None,
+) -> GenerateRequest:
+    return GenerateRequest(name, prompt, max_tokens, sampling, cache_scope=scope, deadline=deadline)
+
+
+@dataclass(frozen=True)
+class Answered:
+    text: str
+    tokens: tuple[int, ...]
+    usage: Usage
+    reason: FinishReason
+    seed: int
+
+
+async def answer(engine: Engine, request: GenerateRequest) -> Answered:
+    events = await collect(engine.generate(request))
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    return Answered(
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.tokens),
+        finished.usage,
+        finished.reason,
+        finished.seed,
+    )
+
+
+async def begun(engine: Engine, name: str = "endless") -> AsyncGenerator[Event, None]:
+    """A stream that has begun and has seconds to go."""
+    stream = engine.generate(asked(name, max_tokens=CONTEXT - 100))
+    assert isinstance(await anext(stream), PromptProcessed)
+    assert isinstance(await anext(stream), TextDelta)
+    return stream
+
+
+async def served(engine: Engine, name: str = "next") -> float:
+    """Seconds a short request takes."""
+    started = time.monotonic()
+    result = await answer(engine, asked(name, max_tokens=3))
+    assert result.usage.completion_tokens == 3
+    return time.monotonic() - started
+
+
+# What is said
+
+
+def test_events_come_in_order(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            events = await collect(engine.generate(asked()))
+            first, *deltas, last = events
+            assert isinstance(first, PromptProcessed)
+            assert isinstance(last, Finished)
+            assert deltas
+            assert all(isinstance(delta, TextDelta) for delta in deltas)
+
+    run(scenario())
+
+
+def test_the_counts_are_right(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            events = await collect(engine.generate(asked()))
+            first, last = events[0], events[-1]
+            assert isinstance(first, PromptProcessed)
+            assert isinstance(last, Finished)
+            tokens = [t for e in events if isinstance(e, TextDelta) for t in e.tokens]
+            assert first.prompt_tokens == last.usage.prompt_tokens == len(PROMPT)
+            assert first.cached_tokens == last.usage.cached_tokens == 0
+            assert last.usage.completion_tokens == len(tokens) == 24
+            timings = last.timings
+            assert min(timings.queued, timings.prefill, timings.decode) >= 0
+            assert timings.decode > 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_max_tokens_ends_the_answer(subject: Subject, count: int) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            result = await answer(engine, asked(max_tokens=count))
+            assert result.reason is FinishReason.LENGTH
+            assert len(result.tokens) == result.usage.completion_tokens == count
+
+    run(scenario())
+
+
+def test_the_context_ends_the_answer(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, context=64) as engine:
+            assert engine.capabilities.context == 64
+            result = await answer(engine, asked(max_tokens=1000))
+            assert result.reason is FinishReason.LENGTH
+            assert len(result.tokens) == 64 - len(PROMPT)
+
+    run(scenario())
+
+
+def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.STOP, "stop strings")
+            whole = await answer(engine, asked())
+            stop = whole.text[9:13]
+            assert len(stop) == 4
+            cut = await answer(engine, asked(sampling=Sampling(temperature=0, stop=(stop,))))
+            assert cut.reason is FinishReason.STOP
+            assert cut.text == whole.text[: whole.text.find(stop)]
+            assert cut.tokens == whole.tokens[: len(cut.tokens)]
+            assert cut.usage.completion_tokens == len(cut.tokens) < len(whole.tokens)
+            other = Sampling(temperature=0, stop=("never said", whole.text[-1] + "never"))
+            assert (await answer(engine, asked(sampling=other))).text == whole.text
+
+    run(scenario())
+
+
+# The same again
+
+
+def test_the_same_seed_says_the_same(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.SEED, "seeds")
+            seeded = Sampling(temperature=1.0, seed=42)
+            first = await answer(engine, asked(sampling=seeded, scope="first"))
+            second = await answer(engine, asked(sampling=seeded, scope="second"))
+            assert first == second
+            assert first.seed == 42
+
+    run(scenario())
+
+
+def test_the_seed_that_is_told_can_be_given(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.SEED, "fresh seeds")
+            first = await answer(engine, asked(sampling=Sampling(temperature=1.0), scope="first"))
+            again = Sampling(temperature=1.0, seed=first.seed)
+            assert await answer(engine, asked(sampling=again, scope="second")) == first
+
+    run(scenario())
+
+
+def test_greedy_says_the_same_cached_or_fresh(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            fresh = [await answer(engine, asked(scope=scope, max_tokens=48)) for scope in "AB"]
+            cached = [await answer(engine, asked(scope="B", max_tokens=48)) for _ in range(3)]
+            assert {result.tokens for result in [*fresh, *cached]} == {fresh[0].tokens}
+            assert {result.text for result in [*fresh, *cached]} == {fresh[0].text}
+
+    run(scenario())
+
+
+def test_greedy_says_the_same_batched_or_alone(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=3) as engine:
+            prompts = [PROMPT, tuple(range(100, 170)), (7, 8, 9) * 15]
+            alone = [
+                await answer(engine, asked(str(number), prompt, 48, scope=f"alone {number}"))
+                for number, prompt in enumerate(prompts)
+            ]
+            together = await asyncio.gather(
+                *(
+                    answer(engine, asked(str(number), prompt, 48, scope=f"together {number}"))
+                    for number, prompt in enumerate(prompts)
+                )
+            )
+            assert [result.tokens for result in together] == [result.tokens for result in alone]
+
+    run(scenario())
+
+
+# Many at once
+
+
+def test_as_many_run_at_once_as_declared_and_the_rest_wait(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=2) as engine:
+            assert engine.capabilities.parallel == 2
+            streams = [await begun(engine, name) for name in "AB"]
+            third = asyncio.create_task(served(engine))
+            for stream in streams * 3:
+                assert isinstance(await anext(stream), TextDelta)
+            assert not third.done()
+            await streams[0].aclose()
+            assert await third < 5
+            assert isinstance(await anext(streams[1]), TextDelta)
+            await streams[1].aclose()
+
+    run(scenario())
+
+
+# Cancelled means stopped
+
+
+def test_closing_the_iterator_frees_the_sequence(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            for number in range(3):
+                stream = await begun(engine, str(number))
+                await stream.aclose()
+                assert await served(engine) < 1
+
+    run(scenario())
+
+
+def test_cancelled_while_it_reads_the_prompt(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            long = tuple(number % 250 for number in range(CONTEXT - 200))
+            reading = asyncio.create_task(answer(engine, asked("long", long)))
+            await asyncio.sleep(0.01)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+def test_cancelled_while_it_waits(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            stream = await begun(engine)
+            waiting = asyncio.create_task(answer(engine, asked("waits")))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert isinstance(await anext(stream), TextDelta)
+            await stream.aclose()
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+# Deadlines
+
+
+def test_a_deadline_that_has_passed(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            now = asyncio.get_running_loop().time()
+            with pytest.raises(DeadlineExceeded):
+                await collect(engine.generate(asked(deadline=now - 1)))
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+def test_a_deadline_that_passes_in_the_queue(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            stream = await begun(engine)
+            soon = asyncio.get_running_loop().time() + 0.05
+            with pytest.raises(DeadlineExceeded):
+                await collect(engine.generate(asked("late", deadline=soon)))
+            assert isinstance(await anext(stream), TextDelta)
+            await stream.aclose()
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+def test_a_deadline_is_for_the_beginning(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            soon = asyncio.get_running_loop().time() + 0.5
+            stream = engine.generate(asked(max_tokens=CONTEXT - 100, deadline=soon))
+            await anext(stream)
+            await asyncio.sleep(0.6)
+            assert isinstance(await anext(stream), TextDelta)
+            assert isinstance(await anext(stream), TextDelta)
+            await stream.aclose()
+
+    run(scenario())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 1, 3 * CONTEXT])
+def test_a_prompt_that_does_not_fit(subject: Subject, length: int) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            with pytest.raises(PromptTooLong) as caught:
+                await collect(engine.generate(asked(prompt=(65,) * length)))
+            assert str(length) in caught.value.message
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+def test_an_empty_prompt(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            with pytest.raises(InvalidRequest):
+                await collect(engine.generate(asked(prompt=())))
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("token", [288, 10**6, -1])
+def test_tokens_that_are_none_end_that_request_only(subject: Subject, token: int) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            with contextlib.suppress(EngineError):
+                await collect(engine.generate(asked(prompt=(65, token, 65))))
+            assert engine.failure is None
+            assert await served(engine) < 1
+
+    run(scenario())
+
+
+# What is declared works, and what is not is refused
+
+
+def test_embedding(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            request = EmbedRequest("E", (PROMPT,))
+            if Capability.EMBED in engine.capabilities.features:
+                (vector,) = await engine.embed(request)
+                assert len(vector) > 1
+            else:
+                with pytest.raises(InvalidRequest):
+                    await engine.embed(request)
+            needs(subject, engine, Capability.EMBED, "embedding")
+
+    run(scenario())
+
+
+def test_adapters(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            request = GenerateRequest("A", PROMPT, 3, adapters=(AdapterUse("x"),))
+            if Capability.ADAPTERS not in engine.capabilities.features:
+                with pytest.raises(InvalidRequest) as caught:
+                    await collect(engine.generate(request))
+                assert caught.value.field == "adapters"
+            needs(subject, engine, Capability.ADAPTERS, "adapters")
+
+    run(scenario())
+
+
+def test_a_prefix_is_computed_once_and_never_shared_across_scopes(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=2) as engine:
+            long = PROMPT * 3
+            cached = [
+                (await answer(engine, asked(prompt=prompt, scope=scope))).usage.cached_tokens
+                for prompt, scope in [
+                    (PROMPT, "ours"),
+                    (long, "ours"),
+                    (long, "ours"),
+                    (long, "theirs"),
+                    (long, "nobody's"),
+                    (long, "ours"),
+                ]
+            ]
+            if Capability.PREFIX_CACHE not in engine.capabilities.features:
+                assert cached == [0] * 6
+            needs(subject, engine, Capability.PREFIX_CACHE, "prefix cache")
+            first, longer, again, theirs, nobodys, late = cached
+            assert first == theirs == nobodys == late == 0
+            assert 0 < longer <= len(PROMPT)
+            assert longer < again < len(long)
+
+    run(scenario())
+
+
+def test_everything_can_be_generated_from(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            assert Capability.GENERATE in engine.capabilities.features
+
+    run(scenario())
+
+
+# Ends
+
+
+def test_closing_twice(subject: Subject) -> None:
+    async def scenario() -> None:
+        engine = subject.make(CONTEXT, 1)
+        await engine.load()
+        pid = engine.pid
+        await engine.close()
+        await engine.close()
+        assert pid is None or not psutil.pid_exists(pid)
+
+    run(scenario())
+
+
+def test_closing_what_was_never_loaded(subject: Subject) -> None:
+    run(subject.make(CONTEXT, 1).close())
+
+
+def test_closing_ends_every_stream(subject: Subject) -> None:
+    async def scenario() -> None:
+        engine = subject.make(CONTEXT, 1)
+        await engine.load()
+        stream = await begun(engine)
+        waiting = asyncio.create_task(answer(engine, asked("waits")))
+        await asyncio.sleep(0.01)
+        await engine.close()
+        with pytest.raises(EngineCrashed):
+            await collect(stream)
+        with pytest.raises(EngineCrashed):
+            await waiting
+        with pytest.raises(EngineCrashed):
+            await collect(engine.generate(asked("late")))
+
+    run(scenario())
+
+
+def test_when_it_dies_every_stream_ends_with_that(subject: Subject) -> None:
+    async def scenario() -> None:
+        engine = subject.make(CONTEXT, 2)
+        await engine.load()
+        before: object = engine.failure
+        assert before is None
+        streams = [await begun(engine, name) for name in "AB"]
+        waiting = asyncio.create_task(answer(engine, asked("waits")))
+        await asyncio.sleep(0.01)
+        subject.kill(engine)
+        for stream in streams:
+            with pytest.raises(EngineCrashed):
+                await collect(stream)
+        with pytest.raises(EngineCrashed):
+            await waiting
+        assert isinstance(engine.failure, EngineCrashed)
+        with pytest.raises(EngineCrashed):
+            await collect(engine.generate(asked("late")))
+        await engine.close()
+
+    run(scenario())
+
+
+def test_a_death_while_idle_is_noticed(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            assert await served(engine) < 1
+            subject.kill(engine)
+            await until(lambda: engine.failure is not None)
+
+    run(scenario())
+
+
+def test_what_cannot_be_loaded_says_why(subject: Subject) -> None:
+    async def scenario() -> None:
+        engine = subject.broken()
+        with pytest.raises(LoadFailed) as caught:
+            await engine.load()
+        assert caught.value.message.endswith(".")
+        assert len(caught.value.message.split()) > 3
+        pid = engine.pid
+        await engine.close()
+        assert pid is None or not psutil.pid_exists(pid)
+
+    run(scenario())
+
+
+@pytest.mark.native
+def test_a_worker_that_dies_while_it_loads() -> None:
+    async def scenario() -> None:
+        engine = LlamaCppEngine(EngineConfig("model", ("/nowhere.gguf",), 128, 1, threads=1))
+        loading = asyncio.create_task(engine.load())
+        await until(lambda: engine.pid is not None)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineCrashed, match="SIGKILL") as caught:
+            await loading
+        assert caught.value.hint is not None
+        await engine.close()
+
+    run(scenario())
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("content", [None, b"", b"GGUF", b"not a model" * 1000])
+def test_files_that_are_no_models(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "thing.gguf"
+    if content is not None:
+        path.write_bytes(content)
+
+    async def scenario() -> None:
+        engine = LlamaCppEngine(EngineConfig("thing", (str(path),), 128, 1, threads=1))
+        with pytest.raises(LoadFailed, match=r"thing\.gguf"):
+            await engine.load()
+        await engine.close()
+
+    run(scenario())

@@ -1,0 +1,46 @@
+"""What a child process is given, and how its end is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from freehold.process.child import child_environment, describe_exit
+
+
+def test_a_child_inherits_no_secrets() -> None:
+    ours = {
+        "PATH": "/bin",
+        "HOME": "/home/someone",
+        "HF_TOKEN": "hf_x",
+        "FREEHOLD_API_KEY": "x",
+        "OPENAI_API_KEY": "x",
+        "HTTPS_PROXY": "http://user:password@proxy",
+        "LD_PRELOAD": "/tmp/evil.so",
+    }
+    given = child_environment(ours)
+    assert given["PATH"] == "/bin"
+    assert given["HOME"] == "/home/someone"
+    assert not {"HF_TOKEN", "FREEHOLD_API_KEY", "OPENAI_API_KEY", "HTTPS_PROXY", "LD_PRELOAD"} & {
+        *given
+    }
+
+
+def test_a_child_is_kept_quiet() -> None:
+    given = child_environment({"GGML_NO_BACKTRACE": "0", "HF_HUB_OFFLINE": "0"})
+    assert given["GGML_NO_BACKTRACE"] == "1"
+    assert given["HF_HUB_OFFLINE"] == "1"
+    assert given["HF_HUB_DISABLE_TELEMETRY"] == given["DO_NOT_TRACK"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("returncode", "words"),
+    [
+        (0, "exited with status 0"),
+        (3, "exited with status 3"),
+        (-9, "was ended by SIGKILL"),
+        (-11, "was ended by SIGSEGV"),
+        (-250, "was ended by signal 250"),
+    ],
+)
+def test_the_end_of_a_child_in_words(returncode: int, words: str) -> None:
+    assert describe_exit(returncode) == words
