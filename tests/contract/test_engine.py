@@ -86,7 +86,7 @@ def llama_cpp(folder: Path) -> Subject:
     return Subject(
         "llama.cpp",
         lambda context, parallel: LlamaCppEngine(
-            EngineConfig("endless", (str(model),), context, parallel, threads=2)
+            EngineConfig("endless", (str(model),), context, parallel, threads=1)
         ),
         lambda: LlamaCppEngine(EngineConfig("broken", (str(broken),), 128, 1, threads=1)),
         kill,

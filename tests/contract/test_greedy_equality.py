@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def ours(model: Path) -> list[tuple[str, tuple[int, ...]]]:
     """Text and token ids of the answers to `PROMPTS`, one after another."""
-    engine = LlamaCppEngine(EngineConfig("endless", (str(model),), 512, 1, threads=2))
+    engine = LlamaCppEngine(EngineConfig("endless", (str(model),), 512, 1, threads=1))
     await engine.load()
     answers = []
     for number, prompt in enumerate(PROMPTS):

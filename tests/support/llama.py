@@ -58,7 +58,7 @@ def tokenizer_of(path: Path) -> Iterator[Tokenizer]:
 
 def greedy(path: Path, prompt: Sequence[int], count: int) -> tuple[int, ...]:
     """``count`` tokens by llama-cpp-python's own class and sampler, end tokens included."""
-    model = llama_cpp.Llama(str(path), n_ctx=512, n_threads=2, verbose=False)
+    model = llama_cpp.Llama(str(path), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
     try:
         tokens = model.generate(list(prompt), temp=0.0, repeat_penalty=1.0)
         return tuple(int(next(tokens)) for _ in range(count))

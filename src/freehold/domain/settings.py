@@ -69,7 +69,7 @@ def default_file() -> Path:
 
 def _number(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        if isinstance(value, bool):
+        if isinstance(value, bool | float):
             raise ValueError("must be a whole number")
         try:
             number = int(value)
