@@ -243,8 +243,65 @@ def one_line_of_error(result: Result) -> str:
 
 def test_an_announcement_of_a_dead_server_is_not_believed(home: Path, tiny: Path) -> None:
     address = {"pid": 1, "url": "http://127.0.0.1:9", "instance": "x"}
-    (home / "state" / "server.json").write_text(json.dumps(address))
+    folder = home / "state" / "servers"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "x.json").write_text(json.dumps(address))
     assert freehold(home, "run", str(tiny), "hi", "--max-tokens", "3").status == 0
+    (folder / "x.json").unlink()
+
+
+def test_two_servers_on_one_store_are_both_found(home: Path, tiny: Path, tmp_path: Path) -> None:
+    other = write_tiny_llama(tmp_path / "other.gguf", seed=1)
+    with serving(home, str(tiny)) as first:
+        with serving(home, str(other)) as second:
+            asked = freehold(home, "run", str(other), "hi", "--max-tokens", "3")
+            assert second.url in asked.err
+        asked = freehold(home, "run", str(tiny), "hi", "--max-tokens", "3")
+        assert first.url in asked.err
+
+
+def test_a_server_is_asked_for_this_very_file(home: Path, tiny: Path, tmp_path: Path) -> None:
+    """Two files of one name in two folders are two models."""
+    write_tiny_llama(tmp_path / "tiny.gguf", seed=1)
+    with serving(home, str(tiny)):
+        here = subprocess.run(
+            [FREEHOLD, "run", "tiny.gguf", "hi", "--max-tokens", "3"],
+            cwd=tmp_path,
+            env=environment(home),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert "by the server" not in here.stderr
+
+
+def test_what_is_said_to_our_server_goes_through_no_proxy(home: Path, tiny: Path) -> None:
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
+    with serving(home, str(tiny)) as server:
+        asked = freehold(home, "run", str(tiny), "hi", "--max-tokens", "3", extra=nowhere)
+        assert asked.status == 0
+        assert server.url in asked.err
+
+
+def test_a_file_swapped_under_a_server_is_not_loaded_after_a_crash(
+    home: Path, tmp_path: Path
+) -> None:
+    model = write_tiny_llama(tmp_path / "swap.gguf")
+    with serving(home, str(model)) as server:
+        asked = ("run", str(model), "hi", "--max-tokens", "3")
+        assert freehold(home, *asked).status == 0
+        write_tiny_llama(tmp_path / "new.gguf", seed=1).replace(model)
+        (worker,) = [
+            child
+            for child in psutil.Process(server.process.pid).children()
+            if "freehold.engines.llamacpp.worker" in child.cmdline()
+        ]
+        worker.kill()
+        refused = freehold(home, *asked)
+        assert refused.status != 0
+        assert "SHA-256" in refused.err
 
 
 def test_kill_9_on_the_gateway_leaves_no_process(home: Path, tiny: Path) -> None:

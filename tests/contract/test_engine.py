@@ -169,7 +169,7 @@ class Answered:
     tokens: tuple[int, ...]
     usage: Usage
     reason: FinishReason
-    seed: int
+    seed: int | None
 
 
 async def answer(engine: Engine, request: GenerateRequest) -> Answered:

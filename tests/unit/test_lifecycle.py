@@ -15,7 +15,7 @@ from freehold.domain.errors import (
     LoadFailed,
     PoisonRequest,
 )
-from freehold.domain.events import Event, Finished, TextDelta
+from freehold.domain.events import Event, Finished, PromptProcessed, TextDelta
 from freehold.engines.scripted import Script, ScriptedEngine
 from freehold.runtime.lifecycle import PAUSES, POISON_REMEMBERED, Supervisor
 from tests.support.running import collect, run
@@ -159,9 +159,11 @@ def test_a_bystander_of_one_crash_succeeds() -> None:
 
 def test_a_bystander_of_one_crash_that_had_begun_may_be_asked_again() -> None:
     async def scenario() -> None:
-        house = House(good=[Script(token_seconds=10)], bad=[CRASH])
+        long = Script(pieces=("word ",) * 10_000, token_seconds=0.001)
+        house = House(good=[long], bad=[CRASH])
         stream = house.ask("good")
-        await anext(stream)
+        assert isinstance(await anext(stream), PromptProcessed)
+        assert isinstance(await anext(stream), TextDelta)
         assert await house.text("bad") == "All is well."
         with pytest.raises(EngineCrashed):
             await collect(stream)

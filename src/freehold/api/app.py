@@ -84,6 +84,8 @@ async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 413:
         return _respond(too_large())
+    if error.status_code == 400:  # FastAPI could not read the body as JSON
+        return _respond(Problem(400, "invalid_json", "The body is not valid JSON."))
     messages = {
         404: "There is nothing at this address.",
         405: "This address does not take that method.",
@@ -118,6 +120,8 @@ def invalid_body(error: RequestValidationError) -> Problem:
         return Problem(
             400, "invalid_json", f"The body is not valid JSON: {reason} (at {path[-1]})."
         )
+    if not path:
+        return Problem(400, "invalid_body", "The body must be a JSON object.")
     field = ".".join(path)
     if first["type"] == "extra_forbidden":
         return Problem(400, "unknown_field", f"This server does not know the field {field}.", field)

@@ -33,6 +33,7 @@ _STATUS: dict[type[FreeholdError], int] = {
     errors.RefusedFile: 500,
     errors.EngineError: 500,
     errors.LoadFailed: 503,
+    errors.EngineCrashed: 503,
     errors.FreeholdError: 500,
 }
 _WORTH_RETRYING = (errors.Overloaded, errors.DeadlineExceeded, errors.EngineCrashed)

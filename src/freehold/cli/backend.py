@@ -36,6 +36,7 @@ from freehold.domain.events import (
 )
 from freehold.domain.settings import Settings
 from freehold.runtime import server as announcement
+from freehold.runtime.server import ServerAddress
 from freehold.runtime.wiring import Runtime
 
 # A server on this machine answers at once or is gone.
@@ -88,7 +89,10 @@ class ServerBackend:
         began = time.monotonic()
         try:
             async with (
-                httpx2.AsyncClient(timeout=_CONNECT, headers=_headers(self.api_key)) as client,
+                # No proxy: what is said to this machine stays on it.
+                httpx2.AsyncClient(
+                    timeout=_CONNECT, headers=_headers(self.api_key), trust_env=False
+                ) as client,
                 client.stream(
                     "POST", f"{self.url}/v1/chat/completions", json=_body(request)
                 ) as response,
@@ -96,7 +100,7 @@ class ServerBackend:
                 if response.status_code != 200:
                     await response.aread()
                     raise _refusal(response.json())
-                async with contextlib.aclosing(_events(response, began)) as events:
+                async with contextlib.aclosing(_events(response, began, request)) as events:
                     async for event in events:
                         yield event
         except (httpx2.TransportError, json.JSONDecodeError) as error:
@@ -107,21 +111,25 @@ class ServerBackend:
 
 
 async def find_server(settings: Settings, model: str) -> ServerBackend | None:
-    """The running server of this store if it serves ``model``, else None."""
-    address = announcement.find(settings.home)
-    if address is None:
-        return None
+    """A running server of this store that serves ``model``, else None."""
+    for address in announcement.find_all(settings.home):
+        if await _serves(address, settings, model):
+            return ServerBackend(address.url, settings.api_key)
+    return None
+
+
+async def _serves(address: ServerAddress, settings: Settings, model: str) -> bool:
     headers = _headers(settings.api_key)
     quoted = urllib.parse.quote(model, safe="/:")
     try:
         async with httpx2.AsyncClient(timeout=_ASK, headers=headers, trust_env=False) as client:
             health = await client.get(f"{address.url}/healthz")
             if health.status_code != 200 or health.json().get("instance") != address.instance:
-                return None
+                return False
             known = await client.get(f"{address.url}/v1/models/{quoted}")
     except (httpx2.TransportError, ValueError):
-        return None
-    return ServerBackend(address.url, settings.api_key) if known.status_code == 200 else None
+        return False
+    return known.status_code == 200
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -164,7 +172,9 @@ def _refusal(body: dict[str, Any]) -> FreeholdError:
     return kinds.get(str(details.get("code")), EngineError)(message)
 
 
-async def _events(response: httpx2.Response, began: float) -> AsyncGenerator[Event, None]:
+async def _events(
+    response: httpx2.Response, began: float, request: ChatRequest
+) -> AsyncGenerator[Event, None]:
     """Server-sent chunks to events. Times are what this side saw since ``began``."""
     first: float | None = None
     reason = FinishReason.STOP
@@ -187,7 +197,7 @@ async def _events(response: httpx2.Response, began: float) -> AsyncGenerator[Eve
     now = time.monotonic()
     first = first if first is not None else now
     yield PromptProcessed(usage.prompt_tokens, usage.cached_tokens)
-    yield Finished(reason, usage, Timings(0.0, first - began, now - first), seed=0)
+    yield Finished(reason, usage, Timings(0.0, first - began, now - first), request.sampling.seed)
 
 
 def _usage(body: dict[str, Any]) -> Usage:

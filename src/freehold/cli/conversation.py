@@ -196,7 +196,7 @@ class Conversation:
 
     def _stats(self, _: str) -> None:
         if self._last is not None:
-            notice(f"Last answer: {figures(self._last)}; seed {self._last.seed}.")
+            notice(f"Last answer: {figures(self._last)}; seed {self._last.seed or 'not told'}.")
         characters = sum(len(message.content) for message in self._transcript.messages)
         notice(
             f"Conversation: {len(self._transcript.exchanges())} exchanges, {characters} characters."

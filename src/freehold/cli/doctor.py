@@ -80,7 +80,7 @@ def _native(settings: Settings) -> list[Finding]:
                 hint="Install freehold again with its dependencies.",
             )
         ]
-    compiler = find_compiler(environment().get("CXX", "c++").split()[0])
+    compiler = find_compiler((environment().get("CXX") or "c++").split()[0])
     found = [
         Finding("llama.cpp", f"llama-cpp-python {build.version}"),
         Finding(
@@ -174,12 +174,11 @@ def _store(settings: Settings) -> list[Finding]:
 
 
 def _network(settings: Settings) -> list[Finding]:
-    address = announcement.find(settings.home)
-    running = address is not None and psutil.pid_exists(address.pid)
+    servers = announcement.find_all(settings.home)
     return [
         Finding(
             "Offline", f"{'yes' if settings.offline else 'no'} ({settings.origins['offline']})"
         ),
-        Finding("Server", address.url if address and running else "none running"),
+        Finding("Server", ", ".join(server.url for server in servers) or "none running"),
         Finding("Hub", settings.hub_endpoint or "huggingface.co, asked only by pull"),
     ]

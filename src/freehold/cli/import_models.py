@@ -109,7 +109,10 @@ def _choose(text: str, found: tuple[Find, ...]) -> Find:
         )
     require_file(reference.path)
     paths = parts_beside(reference.path)
-    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in reference.path.stem.lower())
+    stem = "".join(
+        c if c.isascii() and (c.isalnum() or c in "._-") else "-"
+        for c in reference.path.stem.lower()
+    )
     return Find(
         reference=f"{stem.lstrip('._-') or 'model'}:imported",
         owner="file",

@@ -92,6 +92,9 @@ def main() -> None:
         # The reader has enough; closing stdout quietly is what it expects.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        click.echo(f"freehold: {error.strerror or error}.", err=True)
+        sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
 
 

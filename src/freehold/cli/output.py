@@ -58,5 +58,8 @@ def why_cut(finished: Finished, asked: int | None) -> str | None:
     if finished.reason is not FinishReason.LENGTH:
         return None
     if asked is not None and finished.usage.completion_tokens >= asked:
-        return f"The answer was cut at {asked} tokens, as asked with --max-tokens."
-    return "The answer was cut: the context is full."
+        return f"The answer was cut at {asked} tokens, the limit set with --max-tokens."
+    return (
+        f"The answer was cut after {finished.usage.completion_tokens} tokens: the context is full, "
+        "or the server's own limit was met."
+    )

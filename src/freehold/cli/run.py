@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -53,7 +54,7 @@ from freehold.weights.reference import PathReference
     show_default=True,
     help="Choose among tokens of this total probability.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Make a sampled answer repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Make a sampled answer repeatable.")
 @click.option("--context", type=int, help="Context in tokens (8192).")
 @JSON_OPTION
 @OFFLINE_OPTION
@@ -75,7 +76,10 @@ def command(
     """
     settings = settings_from(context=context, offline=offline)
     text = _whole_prompt(prompt)
-    options = Options(reference, system, Sampling(temperature, top_p, seed=seed), max_tokens)
+    if not math.isfinite(temperature):
+        raise InvalidRequest("--temperature must be a number from 0 to 2.")
+    limit = max_tokens or settings.max_tokens
+    options = Options(reference, system, Sampling(temperature, top_p, seed=seed), limit)
     if text is None and as_json:
         raise InvalidRequest("--json needs a prompt.", hint="Give one, or pipe it in.")
     asyncio.run(_run(settings, options, text, as_json))
@@ -83,7 +87,11 @@ def command(
 
 def _whole_prompt(prompt: str | None) -> str | None:
     """The prompt and what is piped in; None where a conversation is wanted."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
+        if prompt is None:
+            raise InvalidRequest("There is no prompt, and no terminal to hold a conversation at.")
+        return prompt
+    if sys.stdin.isatty():
         return prompt
     piped = sys.stdin.buffer.read().decode("utf-8", "replace")
     parts = [part for part in (prompt, piped.strip("\n")) if part]
@@ -106,6 +114,8 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
     """A running server if it serves the model, else a runtime of our own."""
     library = await asyncio.to_thread(Library.open, settings)
     reference = library.reference(options.model)
+    if isinstance(reference, PathReference):  # the server may run in another folder
+        reference = PathReference(reference.path.absolute())
     server = await find_server(settings, str(reference))
     if server is not None and settings.origins["context"].startswith("flag"):
         notice("--context was given, so a second copy of the model is loaded beside the server's.")

@@ -70,7 +70,7 @@ def _check(library: Library, models: tuple[str, ...]) -> tuple[Path, ...]:
         require_file(reference.path)
         read_header(reference.path)
         other = served.setdefault(reference.path.stem, reference.path)
-        if other != reference.path:
+        if other.resolve() != reference.path.resolve():
             raise InvalidReference(
                 f"{other} and {reference.path} would both be called {reference.path.stem}.",
                 hint="Rename one of the files.",

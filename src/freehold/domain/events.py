@@ -58,10 +58,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class Finished:
+    """``seed`` None: another process chose it and did not say."""
+
     reason: FinishReason
     usage: Usage
     timings: Timings
-    seed: int
+    seed: int | None
 
 
 Event = PromptProcessed | TextDelta | Finished

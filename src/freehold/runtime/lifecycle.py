@@ -25,13 +25,20 @@ import msgspec
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
-from freehold.domain.events import Event, Finished
+from freehold.domain.events import Event, Finished, TextDelta
 from freehold.engines.base import Capabilities, Engine
 
 log = logging.getLogger(__name__)
 
 MakeEngine = Callable[[], Engine]
 Sleep = Callable[[float], Awaitable[None]]
+# Raises if the model's files are no longer those that were loaded first.
+Verify = Callable[[], Awaitable[None]]
+
+
+async def _nothing_to_verify() -> None:
+    """For engines that load no files."""
+
 
 # Pause before the n-th restart in a row; an answer that finishes resets the count.
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -41,8 +48,16 @@ POISON_REMEMBERED = 256
 class Supervisor:
     """One model's engine, through any number of crashes. Used from one event loop."""
 
-    def __init__(self, name: str, make: MakeEngine, *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: MakeEngine,
+        *,
+        verify: Verify = _nothing_to_verify,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         self.name = name
+        self._verify = verify
         self._make = make
         self._sleep = sleep
         self._engine: Engine | None = None
@@ -83,7 +98,7 @@ class Supervisor:
                 events = engine.generate(request)
                 try:
                     async for event in events:
-                        emitted = True
+                        emitted = emitted or isinstance(event, TextDelta)
                         if isinstance(event, Finished):
                             self._acquit(fingerprint)
                         yield event
@@ -169,6 +184,7 @@ class Supervisor:
             # The dead engine stays until another is there: it still says what the model can do.
             if self._engine is not None:
                 await self._engine.close()
+                await self._verify()
                 await self._sleep(PAUSES[min(max(self._crashes, 1), len(PAUSES)) - 1])
             engine = self._make()
             try:

@@ -11,6 +11,7 @@ die of it, remembered in the store's ``state`` folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.errors import LoadFailed
+from freehold.domain.errors import LoadFailed, Unavailable
 from freehold.domain.settings import environment
 from freehold.engines.base import Kernels
 from freehold.engines.llamacpp.build import Build, installed, rebuild_command
@@ -61,7 +62,8 @@ async def check(
     if known is not None and known.identity == build.identity:
         return known
     verdict = await _probe(build, run or run_probe)
-    write_atomically(path, msgspec.json.encode(verdict))
+    with contextlib.suppress(OSError, Unavailable):  # it is asked again next time, no more
+        write_atomically(path, msgspec.json.encode(verdict))
     if verdict.kernels is Kernels.PLAIN:
         notice(
             f"llama.cpp's fast kernels fail on this machine ({verdict.failure}); the plain ones "

@@ -1,15 +1,17 @@
 """A running server's address, written where other commands of the same user find it.
 
-One small file in the store, naming a process and its address. A file is not
+One small file in the store for each server, naming a process and its address. A file is not
 believed: whoever reads it asks the server for its instance id first.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from freehold.weights.files import write_atomically
 
@@ -23,23 +25,29 @@ class ServerAddress:
     instance: str
 
 
-def _path(home: Path) -> Path:
-    return home / "state" / "server.json"
+def _folder(home: Path) -> Path:
+    return home / "state" / "servers"
 
 
 def announce(home: Path, address: ServerAddress) -> None:
-    write_atomically(_path(home), msgspec.json.encode(address))
+    write_atomically(_folder(home) / f"{address.instance}.json", msgspec.json.encode(address))
 
 
 def withdraw(home: Path, address: ServerAddress) -> None:
-    """Remove the announcement if it still is ours."""
-    if find(home) == address:
-        _path(home).unlink(missing_ok=True)
+    (_folder(home) / f"{address.instance}.json").unlink(missing_ok=True)
 
 
-def find(home: Path) -> ServerAddress | None:
-    """The last announced server; it may be gone."""
-    try:
-        return msgspec.json.decode(_path(home).read_bytes(), type=ServerAddress)
-    except (OSError, msgspec.DecodeError):
-        return None
+def find_all(home: Path) -> tuple[ServerAddress, ...]:
+    """Announced servers whose process still exists, by address; what others left is removed."""
+    found = []
+    for path in _folder(home).glob("*.json"):
+        try:
+            address = msgspec.json.decode(path.read_bytes(), type=ServerAddress)
+        except (OSError, msgspec.DecodeError):
+            continue
+        if psutil.pid_exists(address.pid):
+            found.append(address)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return tuple(sorted(found, key=lambda address: address.url))

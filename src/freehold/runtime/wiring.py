@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from freehold.domain.errors import DigestMismatch
 from freehold.domain.settings import Settings
 from freehold.engines.base import Engine, EngineConfig, Kernels
 from freehold.engines.llamacpp.client import LlamaCppEngine
@@ -72,7 +73,18 @@ async def open_runtime(
             kernels=kernels,
         )
         build = make_engine or LlamaCppEngine
-        return Supervisor(model.name, lambda: build(config))
+
+        async def verify() -> None:
+            again = await asyncio.to_thread(library.local, model.reference)
+            if again.digest != model.digest:
+                raise DigestMismatch(
+                    f"The file of {model.name}",
+                    expected=model.digest,
+                    actual=again.digest,
+                    hint="It was replaced while the model was loaded; start the server again.",
+                )
+
+        return Supervisor(model.name, lambda: build(config), verify=verify)
 
     manager = Manager(library, make, lambda: psutil.virtual_memory().available, served_paths)
     try:

@@ -43,6 +43,10 @@ class Prompt:
     tokens: tuple[int, ...]
 
 
+class _ChildGone(TextChildFailed):
+    """The child ended before it answered."""
+
+
 class TextService:
     """Renders and tokenises for every model and engine. Owned by one event loop.
 
@@ -91,29 +95,35 @@ class TextService:
 
     async def _exchange(self, request: FromGateway) -> Prompt:
         async with self._turn:
-            child = await self._running()
             try:
-                child.channel.send_soon(request)
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    reply = await child.channel.receive()
-            except UnicodeEncodeError:
-                raise InvalidRequest("The text has half a character in it, not Unicode.") from None
-            except MessageTooLarge:
-                raise TextChildFailed("The conversation is too large to be rendered.") from None
-            except (TimeoutError, WireError) as error:
-                self._child = None
-                await child.discard()
-                raise TextChildFailed(
-                    "The process that renders templates did not answer properly.",
-                    hint="Try again; it is started anew.",
-                ) from error
-            match reply:
-                case Rendered(prompt, tokens):
-                    return Prompt(prompt, tuple(tokens))
-                case Failed(code, message, hint):
-                    raise _named(code, message, hint)
-                case _:
-                    raise await self._died(child)
+                return await self._once(request)
+            except _ChildGone:  # killed by someone else, not by its own limits
+                return await self._once(request)
+
+    async def _once(self, request: FromGateway) -> Prompt:
+        child = await self._running()
+        try:
+            child.channel.send_soon(request)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reply = await child.channel.receive()
+        except UnicodeEncodeError:
+            raise InvalidRequest("The text has half a character in it, not Unicode.") from None
+        except MessageTooLarge:
+            raise TextChildFailed("The conversation is too large to be rendered.") from None
+        except (TimeoutError, WireError) as error:
+            self._child = None
+            await child.discard()
+            raise TextChildFailed(
+                "The process that renders templates did not answer properly.",
+                hint="Try again; it is started anew.",
+            ) from error
+        match reply:
+            case Rendered(prompt, tokens):
+                return Prompt(prompt, tuple(tokens))
+            case Failed(code, message, hint):
+                raise _named(code, message, hint)
+            case _:
+                raise await self._died(child)
 
     async def _running(self) -> Child[FromChild]:
         if self._child is not None:
@@ -142,7 +152,7 @@ class TextService:
         log.warning("the text child %s: %s", describe_exit(returncode), child.last_words())
         if returncode == -signal.SIGPROF:
             return TemplateFailed("The model's chat template used too much processor time.")
-        return TextChildFailed(
+        return _ChildGone(
             f"The process that renders templates {describe_exit(returncode)}.",
             hint="Try again; it is started anew.",
         )

