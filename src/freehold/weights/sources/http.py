@@ -19,7 +19,12 @@ from contextlib import closing, contextmanager
 
 import httpx2
 
-from freehold.domain.errors import CannotResume, InvalidReference, SourceUnavailable
+from freehold.domain.errors import (
+    CannotResume,
+    InvalidReference,
+    InvalidSetting,
+    SourceUnavailable,
+)
 from freehold.weights.addresses import is_loopback, objection
 
 CONNECT_TIMEOUT_S = 5.0
@@ -161,7 +166,20 @@ def unreachable(host: str, error: httpx2.HTTPError) -> SourceUnavailable:
 
 
 def _client() -> httpx2.Client:
-    return httpx2.Client(timeout=TIMEOUT, follow_redirects=False, mounts=DIRECT_HOSTS)
+    with proxies_are_usable():
+        return httpx2.Client(timeout=TIMEOUT, follow_redirects=False, mounts=DIRECT_HOSTS)
+
+
+@contextmanager
+def proxies_are_usable() -> Iterator[None]:
+    """Turn what httpx2 raises for a proxy setting it cannot use into `InvalidSetting`."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        raise InvalidSetting(
+            "The proxy named in the environment cannot be used.",
+            hint="http and https proxies work, SOCKS does not; see HTTPS_PROXY and ALL_PROXY.",
+        ) from error
 
 
 def _open(

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from freehold.domain.errors import OfflineRefused, SourceUnavailable
-from freehold.weights.sources.http import DIRECT_HOSTS, MAX_REDIRECTS, TIMEOUT, check_hop
+from freehold.weights.sources.http import (
+    DIRECT_HOSTS,
+    MAX_REDIRECTS,
+    TIMEOUT,
+    check_hop,
+    proxies_are_usable,
+)
 from freehold.weights.sources.quiet import quiet_environment
 
 if TYPE_CHECKING:
@@ -62,12 +68,13 @@ def _import_library() -> Library:
 
 
 def _library_client() -> httpx2.Client:
-    return httpx2.Client(
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        mounts=DIRECT_HOSTS,
-        event_hooks={"request": [_on_request], "response": [_on_response]},
-    )
+    with proxies_are_usable():
+        return httpx2.Client(
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            mounts=DIRECT_HOSTS,
+            event_hooks={"request": [_on_request], "response": [_on_response]},
+        )
 
 
 def _on_request(request: httpx2.Request) -> None:
