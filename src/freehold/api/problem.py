@@ -28,7 +28,6 @@ class Problem:
 _STATUS: dict[type[FreeholdError], int] = {
     errors.RequestError: 400,
     errors.NotFound: 404,
-    errors.Overloaded: 429,
     errors.Unavailable: 503,
     errors.RefusedFile: 500,
     errors.EngineError: 500,
@@ -36,7 +35,7 @@ _STATUS: dict[type[FreeholdError], int] = {
     errors.EngineCrashed: 503,
     errors.FreeholdError: 500,
 }
-_WORTH_RETRYING = (errors.Overloaded, errors.DeadlineExceeded, errors.EngineCrashed)
+_WORTH_RETRYING = (errors.DeadlineExceeded, errors.EngineCrashed)
 
 
 def status_of(error: FreeholdError) -> int:

@@ -24,7 +24,6 @@
     │   ├── StoreBusy            another process holds what we need
     │   ├── PortInUse
     │   ├── ServerUnreachable    a running freehold server stopped answering
-    │   ├── Overloaded           the queue is full
     │   └── DeadlineExceeded
     └── EngineError              the native side failed
         ├── LoadFailed
@@ -213,10 +212,6 @@ class PortInUse(Unavailable):
 
 class ServerUnreachable(Unavailable):
     code = "server_unreachable"
-
-
-class Overloaded(Unavailable):
-    code = "overloaded"
 
 
 class DeadlineExceeded(Unavailable):

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
-from freehold.domain.chat import ChatRequest, GenerateRequest, Message
+from freehold.domain.chat import ChatRequest, GenerateRequest
 from freehold.domain.errors import PromptTooLong
 from freehold.domain.events import Event
 from freehold.engines.base import begun_before
@@ -55,10 +55,6 @@ class Chat:
                 lease = await held.enter_async_context(self._manager.lease(request.model))
                 prompt = await self._text.render(vocabulary_source(lease.model), request.messages)
             yield self._generation(request, lease, prompt)
-
-    async def render(self, model: LocalModel, messages: tuple[Message, ...]) -> Prompt:
-        """What the model would see; loads nothing but the vocabulary."""
-        return await self._text.render(vocabulary_source(model), messages)
 
     def _generation(self, request: ChatRequest, lease: Lease, prompt: Prompt) -> Generation:
         context = lease.supervisor.capabilities.context
