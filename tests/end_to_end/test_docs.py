@@ -78,7 +78,7 @@ def test_shell_block(body: str, home: Path, weights: Path) -> None:
 def test_python_block(body: str, home: Path, weights: Path) -> None:
     done = execute(f"{SERVE}{sys.executable} - <<'END'\n{body}END\n", home)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout) > 20
+    assert done.stdout.strip()
 
 
 def test_links_between_pages_lead_somewhere() -> None:
