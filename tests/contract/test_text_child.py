@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from freehold.domain.chat import Message, Role
 from freehold.domain.errors import InvalidRequest, LoadFailed, TemplateFailed, TextChildFailed
+from freehold.domain.sampling import Constraint, Grammar
 from freehold.engines.llamacpp.probe_model import CHAT_TEMPLATE, IM_END, IM_START
 from freehold.text.client import Prompt, TextService
 from freehold.text.messages import VocabularySource
@@ -64,11 +66,14 @@ def rendered(model: Path, messages: Sequence[Message], template: str = CHAT_TEMP
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if "freehold.text.child" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
-    ]
+    return [child for child in psutil.Process().children() if _is_text_child(child)]
+
+
+def _is_text_child(process: psutil.Process) -> bool:
+    try:
+        return "freehold.text.child" in process.cmdline()
+    except psutil.NoSuchProcess:  # or a zombie
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +274,109 @@ def test_more_models_than_are_kept_open(tmp_path: Path, model: Path) -> None:
     async def scenario(service: TextService) -> None:
         for number in [*range(12), 0]:
             await service.render(source(model, digest=str(number)), user("Hi"))
+
+    with_service(scenario)
+
+
+# Constraints
+
+GOOD = {
+    "schema": Constraint(Grammar.JSON_SCHEMA, '{"type": "object"}'),
+    "regex": Constraint(Grammar.REGEX, "[a-z]+"),
+    "grammar": Constraint(Grammar.LARK, 'start: "a" start | "b"'),
+    "after": Constraint(Grammar.REGEX, "[a-z]+", after="</think>"),
+    "control token": Constraint(Grammar.REGEX, "[a-z]+", after="<|im_start|>"),
+}
+
+BAD = {
+    "keyword": (
+        Constraint(Grammar.JSON_SCHEMA, '{"uniqueItems": true}'),
+        'keywords: "uniqueItems"',
+    ),
+    "JSON": (Constraint(Grammar.JSON_SCHEMA, '{"type":'), "line 1, column 9"),
+    "regex": (Constraint(Grammar.REGEX, "(a"), "unclosed group"),
+    "grammar": (Constraint(Grammar.LARK, "start: b"), "line 1, column 8"),
+    "marker": (Constraint(Grammar.REGEX, "a", after=""), "0 characters"),
+    "size": (Constraint(Grammar.REGEX, "a" * 1_000_000), "at most 262144"),
+    "bytes": (Constraint(Grammar.REGEX, "€" * 200_000), "600000 bytes; at most 262144"),
+    "way": (Constraint(Grammar.REGEX, "(a?){5000}a{5000}"), "too complex to follow"),
+}
+
+# What the compiler has no limits for: the child's end it.
+ENDLESS = {
+    "multiple": Constraint(Grammar.JSON_SCHEMA, '{"type": "integer", "multipleOf": 1234567}'),
+    "intersection": Constraint(
+        Grammar.JSON_SCHEMA,
+        json.dumps({"allOf": [{"type": "string", "pattern": f"a{{{n}}}"} for n in range(300)]}),
+    ),
+    "chain": Constraint(
+        Grammar.LARK,
+        "start: T0\n" + "".join(f"T{n}: T{n + 1}\n" for n in range(14_000)) + 'T14000: "a"',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_constraint_that_can_be_compiled_is_accepted(model: Path, name: str) -> None:
+    async def scenario(service: TextService) -> None:
+        await service.check_constraint(source(model), GOOD[name])
+
+    with_service(scenario)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_constraint_that_cannot_is_refused_with_the_reason(model: Path, name: str) -> None:
+    constraint, reason = BAD[name]
+
+    async def scenario(service: TextService) -> None:
+        await service.start()
+        before = children()
+        with pytest.raises(InvalidRequest, match=reason) as caught:
+            await service.check_constraint(source(model), constraint)
+        assert caught.value.field == "response_format"
+        assert children() == before
+        await service.check_constraint(source(model), GOOD["schema"])
+
+    with_service(scenario)
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_constraint_without_measure_ends_at_the_limits(model: Path, name: str) -> None:
+    async def scenario(service: TextService) -> None:
+        with pytest.raises(InvalidRequest, match=r"^The grammar takes too much .*\.$") as caught:
+            await service.check_constraint(source(model), ENDLESS[name])
+        assert caught.value.field == "response_format"
+        prompt = await service.render(source(model), user("Hi"))
+        assert prompt.text.endswith("assistant\n")
+
+    with_service(scenario)
+
+
+def test_an_accepted_constraint_is_remembered(model: Path) -> None:
+    async def scenario(service: TextService) -> None:
+        await service.check_constraint(source(model), GOOD["regex"])
+        (child,) = children()
+        child.suspend()
+        try:
+            async with asyncio.timeout(10):
+                await service.check_constraint(source(model), GOOD["regex"])
+        finally:
+            child.resume()
+        with pytest.raises(LoadFailed):  # for this vocabulary alone
+            await service.check_constraint(
+                source(model.with_name("no.gguf"), digest="no"), GOOD["regex"]
+            )
+
+    with_service(scenario)
+
+
+def test_a_refused_constraint_is_not_remembered_as_good(model: Path) -> None:
+    constraint, reason = BAD["regex"]
+
+    async def scenario(service: TextService) -> None:
+        for _ in range(2):
+            with pytest.raises(InvalidRequest, match=reason):
+                await service.check_constraint(source(model), constraint)
 
     with_service(scenario)
 

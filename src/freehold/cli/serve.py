@@ -23,9 +23,16 @@ from freehold.weights.reference import PathReference
 @click.option("--host", help="Address to listen on (127.0.0.1: this machine only).")
 @click.option("--port", type=int, help="Port to listen on (7333); 0 takes a free one.")
 @click.option("--context", type=int, help="Tokens per sequence (8192).")
-@click.option("--parallel", type=int, help="Sequences at once for each model (2).")
+@click.option("--parallel", type=int, help="Sequences at once for each model (4).")
 @click.option("--max-tokens", type=int, help="Answer length where a request names none.")
 @click.option("--threads", type=int, help="Threads per model (all cores).")
+@click.option("--cache-layout", help="streams: cells for each sequence; unified: a shared pool.")
+@click.option("--cache-type", help="How the key-value cache is stored: f16, f32, bf16 or q8_0.")
+@click.option("--flash-attention/--no-flash-attention", default=None, help="Fused attention.")
+@click.option("--cells", type=int, help="Tokens all sequences share in a unified cache.")
+@click.option("--prefix-memory", type=int, help="MiB that keep finished prefixes (1024).")
+@click.option("--latency", type=int, help="Milliseconds between tokens to aim for (200).")
+@click.option("--speculate/--no-speculate", default=None, help="Guess tokens that repeat.")
 @OFFLINE_OPTION
 def command(
     models: tuple[str, ...],
@@ -35,6 +42,13 @@ def command(
     parallel: int | None,
     max_tokens: int | None,
     threads: int | None,
+    cache_layout: str | None,
+    cache_type: str | None,
+    flash_attention: bool | None,
+    cells: int | None,
+    prefix_memory: int | None,
+    latency: int | None,
+    speculate: bool | None,
     offline: bool | None,
 ) -> None:
     """Serve every model in the store, and the files named here, over HTTP.
@@ -48,6 +62,13 @@ def command(
         parallel=parallel,
         max_tokens=max_tokens,
         threads=threads,
+        cache_layout=cache_layout,
+        cache_type=cache_type,
+        flash_attention=flash_attention,
+        cells=cells,
+        prefix_memory=prefix_memory,
+        latency=latency,
+        speculate=speculate,
         offline=offline,
     )
     served = _check(Library.open(settings), models)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from freehold.domain.sampling import Sampling
+from freehold.domain.sampling import Constraint, Sampling
 
 
 class Role(enum.StrEnum):
@@ -26,7 +26,8 @@ class Message:
 class ChatRequest:
     """A chat completion, parsed once at the border and valid from then on.
 
-    ``max_tokens`` None means: as many as the context has room for. ``deadline`` is
+    ``max_tokens`` None means: as many as the context has room for. ``top_logprobs`` and
+    ``constraint`` are as in `GenerateRequest`. ``deadline`` is
     when the answer must have begun, in seconds of the event loop's clock; None means never.
     """
 
@@ -36,6 +37,8 @@ class ChatRequest:
     max_tokens: int | None = None
     cache_scope: str = "local"
     deadline: float | None = None
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class GenerateRequest:
     ``cache_scope`` names whose prefixes this request may share: requests of
     different scopes never see each other's cache. ``deadline`` is when the first
     token must have come, in seconds of the event loop's clock.
+
+    ``top_logprobs`` None: no log-probabilities; otherwise each token comes with its own and
+    those of that many likeliest alternatives. ``prompt_logprobs`` is the same for the prompt.
     """
 
     request_id: str
@@ -62,6 +68,9 @@ class GenerateRequest:
     cache_scope: str = "local"
     deadline: float | None = None
     adapters: tuple[AdapterUse, ...] = ()
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,47 @@ class FinishReason(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A token that might have come, by its bytes, and its natural log-probability."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """One token and the likeliest in its place, best first.
+
+    Log-probabilities are the model's own: before penalties, temperature and constraints.
+    """
+
+    chosen: Alternative
+    top: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True)
 class PromptProcessed:
-    """The prompt is in the cache. ``cached_tokens`` of ``prompt_tokens`` were already there."""
+    """The prompt is in the cache. ``cached_tokens`` of ``prompt_tokens`` were already there.
+
+    ``logprobs``, where asked for, has an entry for every token but the first.
+    """
 
     prompt_tokens: int
     cached_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """More answer. ``tokens`` counts what was generated for it; text may be empty meanwhile."""
+    """More answer. ``tokens`` were generated for it; text may be empty meanwhile.
+
+    ``logprobs``, where asked for, has an entry for each of ``tokens``.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

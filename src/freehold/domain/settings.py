@@ -22,7 +22,9 @@ from freehold.domain.errors import InvalidSetting
 
 DEFAULT_PORT = 7333
 DEFAULT_CONTEXT = 8192
-DEFAULT_PARALLEL = 2
+DEFAULT_PARALLEL = 4
+DEFAULT_LATENCY = 200
+DEFAULT_PREFIX_MEMORY = 1024
 DEFAULT_DEADLINE = 600
 
 
@@ -33,6 +35,9 @@ class Settings:
     ``context`` is in tokens per sequence; ``max_tokens`` None means as many as
     the context has room for; ``threads`` None means one per core we may use.
     ``deadline`` is in seconds: how long a request may wait for its first token.
+    ``cache_layout``, ``cache_type``, ``flash_attention``, ``cells`` and ``prefix_memory`` (MiB)
+    are about the key-value cache; ``latency`` is the inter-token latency, in milliseconds, that
+    reading other prompts must respect; ``speculate`` allows guessing tokens.
     ``origins`` says where each value came from: ``flag``, a variable, a file, ``default``.
     """
 
@@ -44,6 +49,13 @@ class Settings:
     parallel: int = DEFAULT_PARALLEL
     threads: int | None = None
     deadline: int = DEFAULT_DEADLINE
+    cache_layout: str = "streams"
+    cache_type: str = "f16"
+    flash_attention: bool = False
+    cells: int | None = None
+    prefix_memory: int = DEFAULT_PREFIX_MEMORY
+    latency: int = DEFAULT_LATENCY
+    speculate: bool = True
     offline: bool = False
     api_key: str | None = field(default=None, repr=False)
     hub_endpoint: str | None = None
@@ -102,10 +114,13 @@ def _folder(value: Any) -> Path:
     return Path(_text(value)).expanduser().absolute()
 
 
-def _level(value: Any) -> str:
-    if value not in ("debug", "info", "warning", "error"):
-        raise ValueError("must be debug, info, warning or error")
-    return str(value)
+def _one_of(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}")
+        return str(value)
+
+    return parse
 
 
 _MAX_CONTEXT = 16 * 1024 * 1024
@@ -120,11 +135,18 @@ _KNOWN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "parallel": ("FREEHOLD_PARALLEL", _number(1, 256)),
     "threads": ("FREEHOLD_THREADS", _number(1, 1024)),
     "deadline": ("FREEHOLD_DEADLINE", _number(1, 86400)),
+    "cache_layout": ("FREEHOLD_CACHE_LAYOUT", _one_of("streams", "unified")),
+    "cache_type": ("FREEHOLD_CACHE_TYPE", _one_of("f32", "f16", "bf16", "q8_0")),
+    "flash_attention": ("FREEHOLD_FLASH_ATTENTION", _switch),
+    "cells": ("FREEHOLD_CELLS", _number(16, _MAX_CONTEXT)),
+    "prefix_memory": ("FREEHOLD_PREFIX_MEMORY", _number(0, 1024 * 1024)),
+    "latency": ("FREEHOLD_LATENCY", _number(1, 60_000)),
+    "speculate": ("FREEHOLD_SPECULATE", _switch),
     "offline": ("FREEHOLD_OFFLINE", _switch),
     "api_key": ("FREEHOLD_API_KEY", _text),
     "hub_endpoint": ("HF_ENDPOINT", _text),
     "hub_token": ("HF_TOKEN", _text),
-    "log_level": ("FREEHOLD_LOG_LEVEL", _level),
+    "log_level": ("FREEHOLD_LOG_LEVEL", _one_of("debug", "info", "warning", "error")),
 }
 _OTHER_VARIABLES = {"FREEHOLD_CONFIG"}
 

@@ -34,6 +34,8 @@ class Capability(enum.StrEnum):
     EMBED = "embed"
     SEED = "seed"  # same seed, same request, same text when alone
     STOP = "stop"
+    LOGPROBS = "logprobs"
+    CONSTRAINTS = "constraints"
     PREFIX_CACHE = "prefix_cache"
     ADAPTERS = "adapters"
 
@@ -54,9 +56,51 @@ class Kernels(enum.StrEnum):
     PLAIN = "plain"  # without: the way around a build whose fast kernels crash
 
 
+class CacheLayout(enum.StrEnum):
+    """How the sequences of one context share its memory.
+
+    ``STREAMS``: each has ``context`` cells of its own. Full means: this sequence has reached
+    ``context``. ``UNIFIED``: all draw on one pool of ``cells``. Full means: together they have used
+    it up; then the newest is put aside and computed again later.
+    """
+
+    STREAMS = "streams"
+    UNIFIED = "unified"
+
+
+class CacheType(enum.StrEnum):
+    """How one number of the key-value cache is stored."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The key-value cache of one context.
+
+    ``cells`` is for `CacheLayout.UNIFIED`: tokens all sequences hold together (None: every
+    sequence can be full at once). ``host_bytes`` of ordinary memory keep the prefixes of finished
+    sequences whose place was needed.
+    """
+
+    layout: CacheLayout = CacheLayout.STREAMS
+    key_type: CacheType = CacheType.F16
+    value_type: CacheType = CacheType.F16
+    flash_attention: bool = False
+    cells: int | None = None
+    host_bytes: int = 1 << 30
+
+
 @dataclass(frozen=True)
 class EngineConfig:
-    """How to load one model: its files in order. ``context`` is tokens per sequence."""
+    """How to load one model: its files in order. ``context`` is tokens per sequence.
+
+    ``latency`` is the inter-token latency, in seconds, that reading other prompts must respect.
+    ``drafts`` allows guessing tokens from what was said before (never changes an answer).
+    """
 
     model: str
     paths: tuple[str, ...]
@@ -64,6 +108,28 @@ class EngineConfig:
     parallel: int
     threads: int
     kernels: Kernels = Kernels.FAST
+    cache: CacheConfig = CacheConfig()
+    latency: float = 0.2
+    drafts: bool = True
+
+
+class AdapterKind(enum.StrEnum):
+    LORA = "lora"
+    CONTROL_VECTOR = "control_vector"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A file that changes a loaded model's answers where a request names it.
+
+    A control vector acts on the layers ``first_layer`` to ``last_layer`` (None: the last).
+    """
+
+    name: str
+    kind: AdapterKind
+    path: str
+    first_layer: int = 1
+    last_layer: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -81,8 +147,14 @@ async def begun_before(deadline: float | None) -> AsyncIterator[None]:
 
 def require_possible(request: GenerateRequest, capabilities: Capabilities) -> None:
     """Raise `InvalidRequest` or `PromptTooLong` for what an engine cannot do as asked."""
-    if request.adapters and Capability.ADAPTERS not in capabilities.features:
+    features = capabilities.features
+    if request.adapters and Capability.ADAPTERS not in features:
         raise InvalidRequest("This engine does not apply adapters.", field="adapters")
+    if request.constraint is not None and Capability.CONSTRAINTS not in features:
+        raise InvalidRequest("This engine cannot constrain answers.", field="response_format")
+    wants_logprobs = request.top_logprobs is not None or request.prompt_logprobs is not None
+    if wants_logprobs and Capability.LOGPROBS not in features:
+        raise InvalidRequest("This engine does not give log-probabilities.", field="logprobs")
     if not request.prompt:
         raise InvalidRequest("The prompt is empty.", field="messages")
     if len(request.prompt) >= capabilities.context:
@@ -114,6 +186,14 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]: ...
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]: ...
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Load an adapter, without a restart. Raises `LoadFailed`, `InvalidRequest`."""
+        ...
+
+    async def remove_adapter(self, name: str) -> None:
+        """Unload one when the requests that use it have ended. Raises `InvalidRequest`."""
+        ...
 
     async def close(self) -> None:
         """End every request and free everything. Safe to call twice."""

@@ -21,7 +21,13 @@ from freehold.domain.events import (
     Timings,
     Usage,
 )
-from freehold.engines.base import Capabilities, Capability, begun_before, require_possible
+from freehold.engines.base import (
+    Adapter,
+    Capabilities,
+    Capability,
+    begun_before,
+    require_possible,
+)
 from freehold.text.stops import StopMatcher
 
 
@@ -152,6 +158,12 @@ class ScriptedEngine:
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
         raise InvalidRequest("The scripted engine does not embed.", field="model")
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        raise InvalidRequest("The scripted engine has no adapters.", field="adapters")
+
+    async def remove_adapter(self, name: str) -> None:
+        raise InvalidRequest("The scripted engine has no adapters.", field="adapters")
 
     async def close(self) -> None:
         self.closed = True

@@ -47,13 +47,17 @@ class Chat:
     async def open(self, request: ChatRequest) -> AsyncIterator[Generation]:
         """Lease the model and prepare the prompt; the lease ends with the context.
 
-        Raises what `Manager.lease` and `TextService.render` raise, `PromptTooLong`, and
+        Raises what `Manager.lease`, `TextService.render` and `TextService.check_constraint`
+        raise, `PromptTooLong`, and
         `DeadlineExceeded` if the model is not ready in time.
         """
         async with contextlib.AsyncExitStack() as held:
             async with begun_before(request.deadline):
                 lease = await held.enter_async_context(self._manager.lease(request.model))
-                prompt = await self._text.render(vocabulary_source(lease.model), request.messages)
+                source = vocabulary_source(lease.model)
+                prompt = await self._text.render(source, request.messages)
+                if request.constraint is not None:
+                    await self._text.check_constraint(source, request.constraint)
             yield self._generation(request, lease, prompt)
 
     def _generation(self, request: ChatRequest, lease: Lease, prompt: Prompt) -> Generation:
@@ -75,6 +79,8 @@ class Chat:
             sampling=request.sampling,
             cache_scope=request.cache_scope,
             deadline=request.deadline,
+            constraint=request.constraint,
+            top_logprobs=request.top_logprobs,
         )
         return Generation(lease.model, prompt, generate, context, lease.supervisor)
 

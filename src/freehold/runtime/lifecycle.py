@@ -209,6 +209,12 @@ def _retrieve(restart: asyncio.Future[Engine]) -> None:
 def _fingerprint(request: GenerateRequest) -> str:
     """What makes two requests the same to the engine: everything but ids and deadlines."""
     body = msgspec.json.encode(
-        [request.prompt, request.max_tokens, request.sampling, request.adapters]
+        [
+            request.prompt,
+            request.max_tokens,
+            request.sampling,
+            request.adapters,
+            request.constraint,
+        ]
     )
     return hashlib.sha256(body).hexdigest()

@@ -13,7 +13,14 @@ import psutil
 
 from freehold.domain.errors import DigestMismatch
 from freehold.domain.settings import Settings
-from freehold.engines.base import Engine, EngineConfig, Kernels
+from freehold.engines.base import (
+    CacheConfig,
+    CacheLayout,
+    CacheType,
+    Engine,
+    EngineConfig,
+    Kernels,
+)
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.runtime import native
 from freehold.runtime.chat import Chat
@@ -41,6 +48,18 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _cache(settings: Settings) -> CacheConfig:
+    kind = CacheType(settings.cache_type)
+    return CacheConfig(
+        layout=CacheLayout(settings.cache_layout),
+        key_type=kind,
+        value_type=kind,
+        flash_attention=settings.flash_attention,
+        cells=settings.cells,
+        host_bytes=settings.prefix_memory * 1024 * 1024,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -71,6 +90,9 @@ async def open_runtime(
             parallel=settings.parallel,
             threads=settings.threads or usable_cores(),
             kernels=kernels,
+            cache=_cache(settings),
+            latency=settings.latency / 1000,
+            drafts=settings.speculate,
         )
         build = make_engine or LlamaCppEngine
 

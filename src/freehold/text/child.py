@@ -3,27 +3,32 @@
 Run as ``python -P -m freehold.text.child FD``. It answers one request at a
 time. Each rendering is bounded in time (a soft limit that becomes an error, and a
 hard one of CPU time by which the kernel ends the process even inside native code) and
-in address space.
+in address space. So is each trial of a constraint, before a worker compiles it.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import logging
 import resource
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from freehold.domain.errors import FreeholdError, TemplateFailed
+from freehold.domain.errors import FreeholdError, InvalidRequest, TemplateFailed
 from freehold.process.frames import Channel
 from freehold.process.inside import settle_in
 from freehold.text import template
+from freehold.text.constraint import FIELD, ConstraintCompiler
 from freehold.text.messages import (
+    CheckConstraint,
+    ConstraintAccepted,
     Failed,
     FromGateway,
     Ready,
@@ -42,9 +47,28 @@ from freehold.text.vocabulary import (
 
 log = logging.getLogger(__name__)
 
-RENDER_SECONDS = 1.0
-RENDER_CPU_SECONDS_HARD = 2.0
-RENDER_BYTES = 512 * 1024 * 1024
+
+@dataclass(frozen=True)
+class Limits:
+    """What a stranger's text may take, and how it is refused. ``stack`` None: what there is."""
+
+    subject: str
+    refuse: Callable[[str], FreeholdError]
+    seconds: float
+    cpu_seconds_hard: float
+    bytes: int = 512 * 1024 * 1024
+    stack: int | None = None
+
+
+RENDER = Limits("The model's chat template", TemplateFailed, seconds=1.0, cpu_seconds_hard=2.0)
+COMPILE = Limits(
+    "The grammar",
+    functools.partial(InvalidRequest, field=FIELD),
+    seconds=2.0,
+    cpu_seconds_hard=3.0,
+    # Half of what a thread usually has: what is compiled here, a worker's thread can compile.
+    stack=4 * 1024 * 1024,
+)
 VOCABULARIES_KEPT = 8
 MESSAGE_CHARACTERS = 2000
 
@@ -53,34 +77,44 @@ class _OutOfTime(BaseException):
     """Raised by the timer; not an `Exception`, so that no template construct swallows it."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A vocabulary and what is made from it."""
+
+    vocabulary: Vocabulary
+    markers: Markers
+    compiler: ConstraintCompiler
+
+
 class Vocabularies:
     """The least recently used vocabularies are closed when there are too many."""
 
     def __init__(self) -> None:
-        self._open: collections.OrderedDict[str, tuple[Vocabulary, Markers]] = (
-            collections.OrderedDict()
-        )
+        self._open: collections.OrderedDict[str, Opened] = collections.OrderedDict()
 
-    def get(self, source: VocabularySource) -> tuple[Vocabulary, Markers]:
+    def get(self, source: VocabularySource) -> Opened:
         if source.digest not in self._open:
             while len(self._open) >= VOCABULARIES_KEPT:
-                _, (oldest, _) = self._open.popitem(last=False)
-                close_vocabulary(oldest)
+                _, oldest = self._open.popitem(last=False)
+                close_vocabulary(oldest.vocabulary)
             vocabulary = open_vocabulary([Path(path) for path in source.paths])
-            self._open[source.digest] = vocabulary, vocabulary.markers(source.template)
+            self._open[source.digest] = Opened(
+                vocabulary, vocabulary.markers(source.template), ConstraintCompiler(vocabulary)
+            )
         self._open.move_to_end(source.digest)
         return self._open[source.digest]
 
 
-def render(request: Render, vocabulary: Vocabulary, markers: Markers) -> Rendered:
+def render(request: Render, opened: Opened) -> Rendered:
     """Messages → protected messages → prompt → token ids."""
+    vocabulary, markers = opened.vocabulary, opened.markers
     if not request.source.template:
         raise TemplateFailed(
             "This model has no chat template: it continues text rather than answers.",
             hint="Use an instruction-tuned model for conversations.",
         )
     protected = protect(request.messages, markers, secrets.token_hex(8))
-    with bounded():
+    with bounded(RENDER):
         rendered = template.render(
             request.source.template,
             [
@@ -102,27 +136,38 @@ def tokenize(request: Tokenize, vocabulary: Vocabulary) -> Rendered:
     return Rendered(prompt=request.text, tokens=vocabulary.with_beginning(tokens))
 
 
+def check(request: CheckConstraint, compiler: ConstraintCompiler) -> ConstraintAccepted:
+    """Compile the constraint as a worker would, and try it."""
+    compiler.prepare()
+    with bounded(COMPILE):
+        compiler.compile(request.constraint).rehearse()
+    return ConstraintAccepted()
+
+
 @contextlib.contextmanager
-def bounded() -> Iterator[None]:
-    """Limits of time and memory around the running of a template."""
-    previous = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _address_space() + RENDER_BYTES
+def bounded(limits: Limits) -> Iterator[None]:
+    """Limits of time and memory around the running of a stranger's text."""
+    space, stack = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_STACK)
+    limit = _address_space() + limits.bytes
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     try:
-        if limit > RENDER_BYTES:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, previous[1]))
-        signal.setitimer(signal.ITIMER_PROF, RENDER_CPU_SECONDS_HARD)
-        signal.setitimer(signal.ITIMER_REAL, RENDER_SECONDS)
+        if limit > limits.bytes:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, space[1]))
+        if limits.stack is not None and sys.platform == "linux":  # elsewhere it is fixed by now
+            resource.setrlimit(resource.RLIMIT_STACK, (limits.stack, stack[1]))
+        signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds_hard)
+        signal.setitimer(signal.ITIMER_REAL, limits.seconds)
         yield
     except _OutOfTime:
-        raise TemplateFailed(
-            f"The model's chat template ran for more than {RENDER_SECONDS:g} s."
-        ) from None
+        raise limits.refuse(f"{limits.subject} ran for more than {limits.seconds:g} s.") from None
+    except MemoryError:
+        raise limits.refuse(f"{limits.subject} used too much memory.") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_AS, previous)
+        resource.setrlimit(resource.RLIMIT_AS, space)
+        resource.setrlimit(resource.RLIMIT_STACK, stack)
 
 
 def _out_of_time(_signal: int, _frame: FrameType | None) -> None:
@@ -138,16 +183,23 @@ def _address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def answer(request: FromGateway, vocabularies: Vocabularies) -> Rendered | Failed:
+def answer(
+    request: FromGateway, vocabularies: Vocabularies
+) -> Rendered | ConstraintAccepted | Failed:
     try:
-        vocabulary, markers = vocabularies.get(request.source)
-        if isinstance(request, Render):
-            return render(request, vocabulary, markers)
-        return tokenize(request, vocabulary)
+        opened = vocabularies.get(request.source)
+        match request:
+            case Render():
+                return render(request, opened)
+            case Tokenize():
+                return tokenize(request, opened.vocabulary)
+            case CheckConstraint():
+                return check(request, opened.compiler)
     except FreeholdError as error:
         # A template may have a say in the message: not a long one, nor half a character.
         message = error.message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
-        return Failed(code=error.code, message=message, hint=error.hint)
+        field = error.field if isinstance(error, InvalidRequest) else None
+        return Failed(code=error.code, message=message, hint=error.hint, field=field)
     except MemoryError:
         return Failed(
             code=TemplateFailed.code,

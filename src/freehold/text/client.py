@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import hashlib
 import logging
 import signal
 from dataclasses import dataclass
@@ -15,9 +17,13 @@ from freehold.domain.errors import (
     TemplateFailed,
     TextChildFailed,
 )
+from freehold.domain.sampling import Constraint
 from freehold.process.child import Child, describe_exit
 from freehold.process.frames import MessageTooLarge, WireError
 from freehold.text.messages import (
+    MAX_CONSTRAINT_BYTES,
+    CheckConstraint,
+    ConstraintAccepted,
     Failed,
     FromChild,
     FromGateway,
@@ -33,6 +39,15 @@ log = logging.getLogger(__name__)
 # Loading a large vocabulary takes about a second; rendering is bounded in the child.
 ANSWER_SECONDS = 60.0
 START_SECONDS = 60.0
+
+CONSTRAINTS_REMEMBERED = 256
+
+# What ends a child whose request was too much for it: the limit of processor time; and, in
+# native code, a refused allocation or the end of the stack.
+_OUT_OF_TIME = -signal.SIGPROF
+_OUT_OF_SPACE = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+
+_Answer = Rendered | ConstraintAccepted
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,8 @@ class TextService:
     def __init__(self) -> None:
         self._child: Child[FromChild] | None = None
         self._turn = asyncio.Lock()
-        self._exchanges: set[asyncio.Future[Prompt]] = set()
+        self._exchanges: set[asyncio.Future[_Answer]] = set()
+        self._accepted: collections.OrderedDict[bytes, None] = collections.OrderedDict()
 
     async def start(self) -> None:
         """Start the child early, so that the first request need not wait for it."""
@@ -66,11 +82,29 @@ class TextService:
 
     async def render(self, source: VocabularySource, messages: tuple[Message, ...]) -> Prompt:
         """Raises `TemplateFailed`, `LoadFailed` or `TextChildFailed`."""
-        return await self._ask(Render(source=source, messages=messages))
+        return _prompt(await self._ask(Render(source=source, messages=messages)))
 
     async def tokenize(self, source: VocabularySource, text: str) -> Prompt:
         """Raises `LoadFailed` or `TextChildFailed`."""
-        return await self._ask(Tokenize(source=source, text=text))
+        return _prompt(await self._ask(Tokenize(source=source, text=text)))
+
+    async def check_constraint(self, source: VocabularySource, constraint: Constraint) -> None:
+        """Raises `InvalidRequest` with the reason, `LoadFailed` or `TextChildFailed`.
+
+        What has been accepted is remembered, by its digest.
+        """
+        if len(constraint.text) > MAX_CONSTRAINT_BYTES:
+            raise _refused(
+                f"The grammar has {len(constraint.text)} characters; "
+                f"at most {MAX_CONSTRAINT_BYTES} bytes are accepted."
+            )
+        key = _digest(source, constraint)
+        if key not in self._accepted:
+            await self._ask(CheckConstraint(source=source, constraint=constraint))
+            self._accepted[key] = None
+        self._accepted.move_to_end(key)
+        if len(self._accepted) > CONSTRAINTS_REMEMBERED:
+            self._accepted.popitem(last=False)
 
     async def close(self) -> None:
         for exchange in self._exchanges:
@@ -80,27 +114,27 @@ class TextService:
         if child is not None:
             await child.stop(grace=1.0)
 
-    async def _ask(self, request: FromGateway) -> Prompt:
+    async def _ask(self, request: FromGateway) -> _Answer:
         # A caller who leaves must not leave a half-read answer behind for the next one.
         exchange = asyncio.ensure_future(self._exchange(request))
         self._exchanges.add(exchange)
         exchange.add_done_callback(self._retrieve)
         return await asyncio.shield(exchange)
 
-    def _retrieve(self, exchange: asyncio.Future[Prompt]) -> None:
+    def _retrieve(self, exchange: asyncio.Future[_Answer]) -> None:
         """Look at the outcome, so that asyncio does not report one whose caller has left."""
         self._exchanges.discard(exchange)
         if not exchange.cancelled():
             exchange.exception()
 
-    async def _exchange(self, request: FromGateway) -> Prompt:
+    async def _exchange(self, request: FromGateway) -> _Answer:
         async with self._turn:
             try:
                 return await self._once(request)
             except _ChildGone:  # killed by someone else, not by its own limits
                 return await self._once(request)
 
-    async def _once(self, request: FromGateway) -> Prompt:
+    async def _once(self, request: FromGateway) -> _Answer:
         child = await self._running()
         try:
             child.channel.send_soon(request)
@@ -118,12 +152,12 @@ class TextService:
                 hint="Try again; it is started anew.",
             ) from error
         match reply:
-            case Rendered(prompt, tokens):
-                return Prompt(prompt, tuple(tokens))
-            case Failed(code, message, hint):
-                raise _named(code, message, hint)
+            case Rendered() | ConstraintAccepted():
+                return reply
+            case Failed():
+                raise _named(reply)
             case _:
-                raise await self._died(child)
+                raise await self._died(child, request)
 
     async def _running(self) -> Child[FromChild]:
         if self._child is not None:
@@ -142,15 +176,20 @@ class TextService:
             await child.discard()
             raise
         if not isinstance(first, Ready):
-            raise await self._died(child)
+            raise await self._died(child, None)
         self._child = child
         return child
 
-    async def _died(self, child: Child[FromChild]) -> FreeholdError:
+    async def _died(self, child: Child[FromChild], request: FromGateway | None) -> FreeholdError:
         self._child = None
         returncode = await child.stop(grace=1.0)
         log.warning("the text child %s: %s", describe_exit(returncode), child.last_words())
-        if returncode == -signal.SIGPROF:
+        if isinstance(request, CheckConstraint):
+            if returncode == _OUT_OF_TIME:
+                return _refused("The grammar takes too much processor time to compile.")
+            if returncode in _OUT_OF_SPACE:
+                return _refused("The grammar takes too much memory to compile.")
+        elif returncode == _OUT_OF_TIME:
             return TemplateFailed("The model's chat template used too much processor time.")
         return _ChildGone(
             f"The process that renders templates {describe_exit(returncode)}.",
@@ -158,8 +197,25 @@ class TextService:
         )
 
 
-def _named(code: str, message: str, hint: str | None) -> FreeholdError:
+def _prompt(answer: _Answer) -> Prompt:
+    assert isinstance(answer, Rendered)
+    return Prompt(answer.prompt, tuple(answer.tokens))
+
+
+def _digest(source: VocabularySource, constraint: Constraint) -> bytes:
+    parts = (source.digest, constraint.grammar.value, constraint.text, repr(constraint.after))
+    whole = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()
+
+
+def _refused(message: str) -> InvalidRequest:
+    return InvalidRequest(message, field="response_format")
+
+
+def _named(failed: Failed) -> FreeholdError:
+    if failed.code == InvalidRequest.code:
+        return InvalidRequest(failed.message, field=failed.field, hint=failed.hint)
     kinds: dict[str, type[FreeholdError]] = {
         kind.code: kind for kind in (errors.TemplateFailed, errors.LoadFailed)
     }
-    return kinds.get(code, TextChildFailed)(message, hint=hint)
+    return kinds.get(failed.code, TextChildFailed)(failed.message, hint=failed.hint)

@@ -3,12 +3,18 @@
 gateway                                  child
    │  ── Render / Tokenize ──────────────▶ │   one at a time, answered in order
    │  ◀───────────── Rendered / Failed ──  │
+   │  ── CheckConstraint ────────────────▶ │
+   │  ◀─── ConstraintAccepted / Failed ──  │
 """
 
 from __future__ import annotations
 
 from freehold.domain.chat import Message as ChatMessage
+from freehold.domain.sampling import Constraint
 from freehold.process.frames import PROTOCOL_VERSION, Message
+
+# The largest schema, expression or grammar that is looked at.
+MAX_CONSTRAINT_BYTES = 256 * 1024
 
 
 class Ready(Message, frozen=True):
@@ -39,6 +45,17 @@ class Tokenize(Message, frozen=True):
     text: str
 
 
+class CheckConstraint(Message, frozen=True):
+    """Whether a constraint can be compiled for this vocabulary, and within the limits."""
+
+    source: VocabularySource
+    constraint: Constraint
+
+
+class ConstraintAccepted(Message, frozen=True):
+    """It can."""
+
+
 class Rendered(Message, frozen=True):
     """``prompt`` is the exact text; ``tokens`` exactly what the model sees."""
 
@@ -47,12 +64,13 @@ class Rendered(Message, frozen=True):
 
 
 class Failed(Message, frozen=True):
-    """``code`` is that of an error class in `domain.errors`."""
+    """``code`` is that of an error class in `domain.errors`; ``field`` is for `InvalidRequest`."""
 
     code: str
     message: str
     hint: str | None
+    field: str | None = None
 
 
-FromGateway = Render | Tokenize
-FromChild = Ready | Rendered | Failed
+FromGateway = Render | Tokenize | CheckConstraint
+FromChild = Ready | Rendered | ConstraintAccepted | Failed

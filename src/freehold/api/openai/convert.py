@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
 from freehold.api.openai.schema import (
     AssistantMessage,
     ChatCompletion,
@@ -9,18 +14,27 @@ from freehold.api.openai.schema import (
     ChatCompletionRequest,
     ChatMessage,
     Choice,
+    ChoiceLogprobs,
     ChunkChoice,
     Delta,
     ErrorDetails,
     ErrorResponse,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    LarkFormat,
     PromptTokensDetails,
+    RegexFormat,
+    TokenLogprob,
+    TopLogprob,
     Usage,
 )
 from freehold.api.problem import Problem
 from freehold.domain import events
 from freehold.domain.chat import ChatRequest, Message, Role
 from freehold.domain.errors import InvalidRequest
-from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Sampling
+from freehold.domain.sampling import Constraint, Grammar, Sampling
+
+T = TypeVar("T")
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -51,6 +65,10 @@ def chat_request(body: ChatCompletionRequest, *, cache_scope: str, deadline: flo
         raise InvalidRequest(
             "stream_options has a meaning only with stream: true.", field="stream_options"
         )
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest(
+            "top_logprobs has a meaning only with logprobs: true.", field="top_logprobs"
+        )
     return ChatRequest(
         model=body.model,
         messages=tuple(Message(_ROLES[m.role], _text(m)) for m in body.messages),
@@ -58,6 +76,8 @@ def chat_request(body: ChatCompletionRequest, *, cache_scope: str, deadline: flo
         max_tokens=body.max_completion_tokens or body.max_tokens,
         cache_scope=cache_scope,
         deadline=deadline,
+        constraint=_constraint(body),
+        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
 
 
@@ -66,11 +86,58 @@ def _text(message: ChatMessage) -> str:
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:
+    """What the body says; what it leaves out keeps our default."""
+    default = Sampling()
     return Sampling(
-        temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
-        top_p=DEFAULT_TOP_P if body.top_p is None else body.top_p,
+        temperature=_given(body.temperature, default.temperature),
+        top_p=_given(body.top_p, default.top_p),
+        top_k=_given(body.top_k, default.top_k),
+        min_p=_given(body.min_p, default.min_p),
+        typical_p=_given(body.typical_p, default.typical_p),
+        repetition_penalty=_given(body.repetition_penalty, default.repetition_penalty),
+        presence_penalty=_given(body.presence_penalty, default.presence_penalty),
+        frequency_penalty=_given(body.frequency_penalty, default.frequency_penalty),
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
         seed=body.seed,
         stop=tuple(body.stop or ()),
+        ignore_end=_given(body.ignore_eos, default.ignore_end),
+    )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _constraint(body: ChatCompletionRequest) -> Constraint | None:
+    match body.response_format:
+        case JsonObjectFormat():
+            return Constraint(Grammar.JSON_SCHEMA, '{"type": "object"}')
+        case JsonSchemaFormat(json_schema=named):
+            return Constraint(Grammar.JSON_SCHEMA, json.dumps(named.schema_))
+        case RegexFormat(regex=expression):
+            return Constraint(Grammar.REGEX, expression)
+        case LarkFormat(lark=grammar):
+            return Constraint(Grammar.LARK, grammar)
+        case _:
+            return None
+
+
+def logprobs(found: Iterable[events.TokenLogprob]) -> ChoiceLogprobs | None:
+    """None where there are none, as without being asked for."""
+    content = [
+        TokenLogprob(
+            **_top(one.chosen).model_dump(), top_logprobs=[_top(other) for other in one.top]
+        )
+        for one in found
+    ]
+    return ChoiceLogprobs(content=content) if content else None
+
+
+def _top(alternative: events.Alternative) -> TopLogprob:
+    return TopLogprob(
+        token=alternative.piece.decode("utf-8", "replace"),
+        logprob=alternative.logprob,
+        bytes=list(alternative.piece),
     )
 
 
@@ -83,8 +150,16 @@ def usage(counted: events.Usage) -> Usage:
     )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Every `events.TextDelta` of a request as one."""
+
+    text: str
+    logprobs: tuple[events.TokenLogprob, ...]
+
+
 def completion(
-    identity: str, created: int, model: str, text: str, finished: events.Finished
+    identity: str, created: int, model: str, answer: Answer, finished: events.Finished
 ) -> ChatCompletion:
     """The whole answer at once."""
     return ChatCompletion(
@@ -92,7 +167,11 @@ def completion(
         created=created,
         model=model,
         choices=[
-            Choice(message=AssistantMessage(content=text), finish_reason=finished.reason.value)
+            Choice(
+                message=AssistantMessage(content=answer.text),
+                finish_reason=finished.reason.value,
+                logprobs=logprobs(answer.logprobs),
+            )
         ],
         usage=usage(finished.usage),
     )
@@ -113,8 +192,9 @@ class Chunks:
     def of(self, event: events.Event) -> list[str]:
         """No, one or two chunks."""
         match event:
-            case events.TextDelta(text) if text:
-                return [self._chunk([ChunkChoice(delta=Delta(content=text))])]
+            case events.TextDelta(text=text, logprobs=found) if text or found:
+                choice = ChunkChoice(delta=Delta(content=text), logprobs=logprobs(found))
+                return [self._chunk([choice])]
             case events.Finished() as finished:
                 last = ChunkChoice(delta=Delta(), finish_reason=finished.reason.value)
                 chunks = [self._chunk([last])]

@@ -24,7 +24,7 @@ from freehold.api.openai.schema import (
 from freehold.api.problem import problem_of
 from freehold.api.stream import event, until_client_leaves
 from freehold.domain.errors import EngineError, FreeholdError
-from freehold.domain.events import Event, Finished, TextDelta
+from freehold.domain.events import Event, Finished, TextDelta, TokenLogprob
 from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/v1")
@@ -66,18 +66,20 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache"},
             )
-        text, finished = await until_client_leaves(request, _whole(events))
-        answer = convert.completion(identity, created, name, text, finished)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        answer, finished = await until_client_leaves(request, _whole(events))
+        completion = convert.completion(identity, created, name, answer, finished)
+        return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _whole(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
+async def _whole(events: AsyncGenerator[Event, None]) -> tuple[convert.Answer, Finished]:
     pieces: list[str] = []
+    logprobs: list[TokenLogprob] = []
     async for item in events:
         if isinstance(item, TextDelta):
             pieces.append(item.text)
+            logprobs.extend(item.logprobs)
         elif isinstance(item, Finished):
-            return "".join(pieces), item
+            return convert.Answer("".join(pieces), tuple(logprobs)), item
     raise EngineError("The engine ended without finishing the answer.")
 
 

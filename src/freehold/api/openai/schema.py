@@ -15,6 +15,7 @@ from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 _MAX_MESSAGES = 1024
 _MAX_TOKENS = 16 * 1024 * 1024
+_MAX_BIASES = 1024
 _WITHOUT_EFFECT = "Accepted without effect: it asks nothing of a local server."
 
 
@@ -25,12 +26,6 @@ def _one_as_list(value: Any) -> Any:
 
 def _text_as_part(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-def _unused(value: float | None) -> float | None:
-    if value:
-        raise ValueError("this server does not have this feature; leave it out or send 0")
-    return value
 
 
 def _only_one(value: int) -> int:
@@ -66,6 +61,53 @@ class ChatMessage(_Request):
     name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
 
 
+_Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+class TextFormat(_Request):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Request):
+    type: Literal["json_object"]
+
+
+class NamedSchema(_Request):
+    """``strict`` makes no difference here: the schema is always kept to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(_Request):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class RegexFormat(_Request):
+    """Not OpenAI's: the answer matches a regular expression."""
+
+    type: Literal["regex"]
+    regex: Annotated[str, Field(min_length=1)]
+
+
+class LarkFormat(_Request):
+    """Not OpenAI's: the answer is a sentence of a grammar in Lark's notation."""
+
+    type: Literal["lark"]
+    lark: Annotated[str, Field(min_length=1)]
+
+
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat | RegexFormat | LarkFormat,
+    Field(discriminator="type"),
+]
+
+
 class StreamOptions(_Request):
     include_usage: bool = False
     include_obfuscation: bool | None = Field(default=None, description=_WITHOUT_EFFECT)
@@ -83,10 +125,20 @@ class ChatCompletionRequest(_Request):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=_MAX_BIASES)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
     n: Annotated[int, AfterValidator(_only_one)] | None = None
-    logprobs: Literal[False] | None = None
-    frequency_penalty: Annotated[float, AfterValidator(_unused)] | None = None
-    presence_penalty: Annotated[float, AfterValidator(_unused)] | None = None
+
+    # Not OpenAI's: the names that vLLM and llama.cpp's server use.
+    top_k: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    ignore_eos: bool | None = None
 
     user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
     safety_identifier: str | None = Field(default=None, description=_WITHOUT_EFFECT)
@@ -107,6 +159,23 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptTokensDetails
 
 
+class TopLogprob(BaseModel):
+    """``bytes`` are what the token spells; ``token`` shows them as text as well as can be."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class AssistantMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str
@@ -117,7 +186,7 @@ class Choice(BaseModel):
     index: int = 0
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(BaseModel):
@@ -138,7 +207,7 @@ class ChunkChoice(BaseModel):
     index: int = 0
     delta: Delta
     finish_reason: Literal["stop", "length"] | None = None
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletionChunk(BaseModel):

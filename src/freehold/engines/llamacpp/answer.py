@@ -18,15 +18,20 @@ class Spoken:
 
 
 class Answer:
-    """Turns the chosen tokens of one request into text that may be shown."""
+    """Turns the chosen tokens of one request into text that may be shown.
+
+    ``stopped``: a stop string was met, and nothing more follows.
+    """
 
     def __init__(self, request: GenerateRequest) -> None:
         self._characters = Utf8Assembler()
         self._stops = StopMatcher(request.sampling.stop)
+        self.stopped = False
 
     def speak(self, piece: bytes) -> Spoken:
         """One more token, by its bytes."""
         shown = self._stops.feed(self._characters.feed(piece))
+        self.stopped = shown.stopped
         return Spoken(shown.text, FinishReason.STOP if shown.stopped else None)
 
     def end(self, reason: FinishReason) -> Spoken:

@@ -7,123 +7,300 @@ one thread, the one that made it.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import llama_cpp.llama_cpp as native
 import numpy as np
+import numpy.typing as npt
 
 from freehold.domain.errors import EngineError, LoadFailed
-from freehold.engines.base import EngineConfig, Kernels
+from freehold.engines.base import CacheLayout, CacheType, EngineConfig, Kernels
 from freehold.engines.llamacpp.sampling import Logits
+from freehold.engines.llamacpp.tokens import TokenArray
 from freehold.text.vocabulary import Vocabulary
 
-# Tokens per llama_decode call and per micro-batch: llama.cpp's own defaults.
+# Tokens per llama_decode call and per micro-batch: llama.cpp's own default for the latter.
 BATCH_TOKENS = 512
+# Rows of logits per call. Each costs memory for a whole vocabulary; log-probabilities of prompts
+# are computed in chunks of this many.
+SMALLEST_OUTPUTS = 64
+# Guesses that may be verified beside every sequence's own row.
+DRAFT_OUTPUTS = 32
+# In a unified cache a sequence id costs nothing: so many finished sequences are kept in place.
+IDLE_SEQUENCES = 64
+
+# ggml.h has it; the bindings leave it out.
+_GGML_TYPE_BF16 = 30
+_CACHE_TYPES = {
+    CacheType.F32: native.GGML_TYPE_F32,
+    CacheType.F16: native.GGML_TYPE_F16,
+    CacheType.BF16: _GGML_TYPE_BF16,
+    CacheType.Q8_0: native.GGML_TYPE_Q8_0,
+}
+# What llama_decode returns.
+_NO_ROOM, _ABORTED = 1, 2
+
+Blob = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+class NoRoom(Exception):
+    """The cache has no cells left for this step; nothing has changed."""
+
+
+class Aborted(Exception):
+    """The step was given up; part of it may be in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """Consecutive tokens of one sequence, from position ``start``."""
+    """Consecutive tokens of one sequence, from position ``start``.
 
-    slot: int
+    The last ``outputs`` of them want logits.
+    """
+
+    stream: int
     start: int
-    tokens: Sequence[int]
-    wants_logits: bool
+    tokens: TokenArray
+    outputs: int
 
 
 class Context:
-    """A loaded model with a cache of ``config.parallel`` streams.
-
-    Streams (`kv_unified` off): each sequence has ``config.context`` cells of its own, so
-    one that runs cannot take room from another. Flash attention is off: with an f16 cache on
-    a CPU it halves the decode speed at depth, for a fifth more at prefill.
-    """
+    """A loaded model with a cache for ``config.parallel`` running sequences."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self._model = _load_model(config.paths, config.kernels)
-        if native.llama_model_has_encoder(self._model):
-            native.llama_model_free(self._model)
+        self.model = _load_model(config.paths, config.kernels)
+        if native.llama_model_has_encoder(self.model):
+            native.llama_model_free(self.model)
             raise LoadFailed("This model has an encoder; only decoder models can be run.")
-        self.vocabulary = Vocabulary(self._model)
-        trained = int(native.llama_model_n_ctx_train(self._model))
+        self.vocabulary = Vocabulary(self.model)
+        self.layers = int(native.llama_model_n_layer(self.model))
+        self.width = int(native.llama_model_n_embd(self.model))
+        trained = int(native.llama_model_n_ctx_train(self.model))
         self.context = min(config.context, trained) if trained > 0 else config.context
-        parameters = native.llama_context_default_params()
-        parameters.n_ctx = self.context * config.parallel
-        parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
-        parameters.n_seq_max = config.parallel
-        parameters.n_outputs_max = config.parallel
-        parameters.n_threads = parameters.n_threads_batch = config.threads
-        parameters.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        parameters.kv_unified = False
-        self._context = native.llama_init_from_model(self._model, parameters)
-        if not self._context:
-            native.llama_model_free(self._model)
+        self.layout = config.cache.layout
+        unified = self.layout is CacheLayout.UNIFIED
+        self.cells = self.context * config.parallel
+        if unified and config.cache.cells is not None:
+            self.cells = max(self.context, config.cache.cells)
+        self.streams = min(256, config.parallel + IDLE_SEQUENCES) if unified else config.parallel
+        self.outputs = max(SMALLEST_OUTPUTS, self.streams, config.parallel + DRAFT_OUTPUTS)
+        self.handle = native.llama_init_from_model(self.model, self._parameters(config))
+        if not self.handle:
+            native.llama_model_free(self.model)
             raise LoadFailed(
                 f"There is not enough memory for {config.parallel} sequences of "
                 f"{self.context} tokens beside the weights.",
                 hint="Load with a smaller --context or --parallel.",
             )
-        self._memory = native.llama_get_memory(self._context)
-        self._window = int(native.llama_model_n_swa(self._model))
-        self._batch = native.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._memory = native.llama_get_memory(self.handle)
+        self._window = int(native.llama_model_n_swa(self.model))
+        recurrent = native.llama_model_is_recurrent(self.model)
+        hybrid = native.llama_model_is_hybrid(self.model)
+        # In a shared pool, cells behind a sliding window may be taken by others at any time.
+        self.cuttable = not (recurrent or hybrid or (unified and self._window > 0))
+        self._batch = _Batch(BATCH_TOKENS)
+        self._abort: Callable[[], bool] | None = None
+        self._native_abort = native.ggml_abort_callback(self._should_abort)
+        self._no_abort = native.ggml_abort_callback()
+
+    def _parameters(self, config: EngineConfig) -> native.llama_context_params:
+        cache = config.cache
+        parameters = native.llama_context_default_params()
+        parameters.n_ctx = self.cells
+        parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
+        parameters.n_seq_max = self.streams
+        parameters.n_outputs_max = self.outputs
+        parameters.n_threads = parameters.n_threads_batch = config.threads
+        parameters.flash_attn_type = (
+            native.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if cache.flash_attention
+            else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        parameters.type_k = _CACHE_TYPES[cache.key_type]
+        parameters.type_v = _CACHE_TYPES[cache.value_type]
+        parameters.kv_unified = self.layout is CacheLayout.UNIFIED
+        parameters.no_perf = True
+        return parameters
 
     @property
     def description(self) -> str:
         buffer = ctypes.create_string_buffer(256)
-        native.llama_model_desc(self._model, buffer, len(buffer))
+        native.llama_model_desc(self.model, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
-    def decode(self, entries: Sequence[Entry]) -> list[Logits]:
-        """Run the model over at most `BATCH_TOKENS` tokens.
+    # Steps
 
-        Returns the logits of each entry that wants them, in order; the arrays are
-        views that the next call overwrites. Raises `EngineError` if llama.cpp cannot.
+    def decode(
+        self, entries: Sequence[Entry], abort: Callable[[], bool] | None = None
+    ) -> list[Logits]:
+        """Run the model over at most `BATCH_TOKENS` tokens, in ascending order of streams.
+
+        Returns the rows of logits that were asked for, in order; the arrays are views that
+        the next call overwrites. ``abort`` is asked again and again meanwhile, at some cost: the
+        step is given up when it says so. Raises `NoRoom`, `Aborted`, or `EngineError`.
         """
-        rows: list[int] = []
-        count = 0
-        batch = self._batch
-        for entry in entries:
-            for offset, token in enumerate(entry.tokens):
-                batch.token[count] = token
-                batch.pos[count] = entry.start + offset
-                batch.n_seq_id[count] = 1
-                batch.seq_id[count][0] = entry.slot
-                batch.logits[count] = 0
-                count += 1
-            if entry.wants_logits:
-                batch.logits[count - 1] = 1
-                rows.append(count - 1)
-        batch.n_tokens = count
-        status = native.llama_decode(self._context, batch)
+        rows = self._batch.fill(entries)
+        self._set_abort(abort)
+        status = native.llama_decode(self.handle, self._batch.native)
+        if status == _NO_ROOM:
+            raise NoRoom
+        if status == _ABORTED:
+            raise Aborted
         if status != 0:
             raise EngineError(f"llama.cpp could not process a step (llama_decode said {status}).")
         size = self.vocabulary.size
         return [
-            np.ctypeslib.as_array(native.llama_get_logits_ith(self._context, row), shape=(size,))
+            np.ctypeslib.as_array(native.llama_get_logits_ith(self.handle, row), shape=(size,))
             for row in rows
         ]
 
-    def truncate(self, slot: int, keep: int) -> int:
-        """Drop what a slot holds from position ``keep`` on; returns how much could be kept.
+    def _set_abort(self, abort: Callable[[], bool] | None) -> None:
+        if abort is None and self._abort is None:
+            return
+        self._abort = abort
+        callback = self._native_abort if abort is not None else self._no_abort
+        native.llama_set_abort_callback(self.handle, callback, None)
+
+    def _should_abort(self, _: object) -> bool:
+        return self._abort is not None and self._abort()
+
+    # Cache
+
+    def truncate(self, stream: int, keep: int) -> int:
+        """Drop what a stream holds from position ``keep`` on; returns how much could be kept.
 
         That is 0 where the model's memory cannot be cut there: recurrent and hybrid
         models, and a sliding window that has already moved past ``keep``.
         """
         if keep > 0 and self._window > 0:
-            first = int(native.llama_memory_seq_pos_min(self._memory, slot))
+            first = int(native.llama_memory_seq_pos_min(self._memory, stream))
             if first > max(0, keep - self._window):
                 keep = 0
-        if keep > 0 and native.llama_memory_seq_rm(self._memory, slot, keep, -1):
+        if keep > 0 and native.llama_memory_seq_rm(self._memory, stream, keep, -1):
             return keep
-        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        native.llama_memory_seq_rm(self._memory, stream, -1, -1)
         return 0
 
+    def copy(self, source: int, target: int, keep: int) -> int:
+        """Give ``target`` the first ``keep`` tokens of ``source``; returns how many it got.
+
+        In a unified cache they share the cells. Between streams the used part is copied through
+        host memory: llama.cpp's own copy would move the whole of both streams.
+        """
+        native.llama_memory_seq_rm(self._memory, target, -1, -1)
+        if self.layout is CacheLayout.UNIFIED:
+            native.llama_memory_seq_cp(
+                self._memory, source, target, 0, keep if self.cuttable else -1
+            )
+            return self.truncate(target, keep)
+        return self.restore(target, self.save(source), keep)
+
+    def save(self, stream: int) -> Blob:
+        """All that a stream holds, in host memory."""
+        size = native.llama_state_seq_get_size(self.handle, stream)
+        blob = np.empty(size, dtype=np.uint8)
+        written = native.llama_state_seq_get_data(self.handle, _bytes_of(blob), size, stream)
+        return blob[:written]
+
+    def saved_size(self, stream: int) -> int:
+        """Bytes that `save` would return."""
+        return int(native.llama_state_seq_get_size(self.handle, stream))
+
+    def restore(self, stream: int, blob: Blob, keep: int) -> int:
+        """Put the first ``keep`` saved tokens into a stream; returns how many it has now."""
+        native.llama_memory_seq_rm(self._memory, stream, -1, -1)
+        if not native.llama_state_seq_set_data(self.handle, _bytes_of(blob), len(blob), stream):
+            native.llama_memory_seq_rm(self._memory, stream, -1, -1)
+            return 0
+        return self.truncate(stream, keep)
+
+    def held(self, stream: int) -> int:
+        """How many positions a stream holds, as llama.cpp counts them."""
+        return int(native.llama_memory_seq_pos_max(self._memory, stream)) + 1
+
+    # Adapters
+
+    def load_lora(self, path: str) -> object:
+        """A LoRA adapter of this model, ready to be set. Raises `LoadFailed`."""
+        handle = native.llama_adapter_lora_init(self.model, path.encode())
+        if not handle:
+            raise LoadFailed(
+                f"llama.cpp cannot apply {path} to this model.",
+                hint="Was it made for another model?",
+            )
+        return handle
+
+    def free_lora(self, handle: object) -> None:
+        native.llama_adapter_lora_free(handle)
+
+    def set_loras(self, loras: Sequence[tuple[object, float]]) -> None:
+        """Put these adapters in force, each at its scale, and no others."""
+        handles = (native.llama_adapter_lora_p_ctypes * len(loras))(*[h for h, _ in loras])
+        scales = (ctypes.c_float * len(loras))(*[scale for _, scale in loras])
+        native.llama_set_adapters_lora(self.handle, handles, len(loras), scales)
+
+    def set_control(self, directions: npt.NDArray[np.float32] | None) -> None:
+        """Add a row to each layer's output, from the second layer on; None: add nothing."""
+        if directions is None:
+            native.llama_set_adapter_cvec(self.handle, None, 0, 0, 0, 0)
+            return
+        layers, width = directions.shape
+        data = _pointer(directions, ctypes.c_float)
+        native.llama_set_adapter_cvec(self.handle, data, directions.size, width, 1, layers)
+
     def close(self) -> None:
-        native.llama_batch_free(self._batch)
-        native.llama_free(self._context)
-        native.llama_model_free(self._model)
+        native.llama_free(self.handle)
+        native.llama_model_free(self.model)
+
+
+class _Batch:
+    """A `llama_batch` over arrays of ours: filled without a Python loop over tokens."""
+
+    def __init__(self, capacity: int) -> None:
+        self._token = np.zeros(capacity, dtype=np.int32)
+        self._pos = np.zeros(capacity, dtype=np.int32)
+        self._streams = np.zeros(capacity, dtype=np.int32)
+        self._logits = np.zeros(capacity, dtype=np.int8)
+        # llama.cpp wants a list of sequence ids per token: ours have one id each.
+        self._counts = np.ones(capacity, dtype=np.int32)
+        addresses = self._streams.ctypes.data + self._streams.itemsize * np.arange(capacity)
+        self._lists = addresses.astype(np.uintp)
+        self.native = native.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._token, ctypes.c_int32),
+            embd=None,
+            pos=_pointer(self._pos, ctypes.c_int32),
+            n_seq_id=_pointer(self._counts, ctypes.c_int32),
+            seq_id=_pointer(self._lists, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._logits, ctypes.c_int8),
+        )
+
+    def fill(self, entries: Sequence[Entry]) -> list[int]:
+        """Returns the places of the tokens whose logits are wanted."""
+        rows: list[int] = []
+        count = 0
+        for entry in entries:
+            end = count + len(entry.tokens)
+            self._token[count:end] = entry.tokens
+            self._pos[count:end] = np.arange(entry.start, entry.start + len(entry.tokens))
+            self._streams[count:end] = entry.stream
+            self._logits[count:end] = 0
+            self._logits[end - entry.outputs : end] = 1
+            rows.extend(range(end - entry.outputs, end))
+            count = end
+        self.native.n_tokens = count
+        return rows
+
+
+def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
+
+
+def _bytes_of(blob: Blob) -> Any:
+    return _pointer(blob, ctypes.c_uint8)
 
 
 def _load_model(paths: Sequence[str], kernels: Kernels) -> object:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator
+from typing import Any, TypeVar
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import (
@@ -22,6 +23,7 @@ from freehold.domain.errors import (
 )
 from freehold.domain.events import Event, TextDelta
 from freehold.engines.base import (
+    Adapter,
     Capabilities,
     Capability,
     EngineConfig,
@@ -29,14 +31,19 @@ from freehold.engines.base import (
     require_possible,
 )
 from freehold.engines.llamacpp.messages import (
+    AdapterReply,
+    AddAdapter,
     Cancel,
     Failure,
     FromWorker,
     Generate,
+    Inspect,
+    Inspected,
     Load,
     Loaded,
     Ready,
     Refused,
+    RemoveAdapter,
     SequenceDelta,
     Step,
 )
@@ -45,9 +52,9 @@ from freehold.process.frames import WireError
 
 log = logging.getLogger(__name__)
 
-_FEATURES = frozenset(
-    {Capability.GENERATE, Capability.SEED, Capability.STOP, Capability.PREFIX_CACHE}
-)
+T = TypeVar("T")
+
+_FEATURES = frozenset(Capability) - {Capability.EMBED}
 START_SECONDS = 60.0
 # A client that has not read for this long has gone, whatever its socket says.
 STALL_SECONDS = 120.0
@@ -97,6 +104,8 @@ class LlamaCppEngine:
         self._config = config
         self._child: Child[FromWorker] | None = None
         self._streams: dict[str, _Stream] = {}
+        self._adapter_replies: dict[str, asyncio.Future[AdapterReply]] = {}
+        self._inspections: list[asyncio.Future[Inspected]] = []
         self._reader: asyncio.Task[None] | None = None
         self._capabilities: Capabilities | None = None
         self._dead: EngineCrashed | None = None
@@ -146,9 +155,7 @@ class LlamaCppEngine:
                 raise await self._load_crashed(child)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
-        if self._dead is not None:
-            raise self._dead
-        child = self._require_child()
+        child = self._require_alive()
         require_possible(request, self.capabilities)
         stream = _Stream(request.request_id)
         self._streams[request.request_id] = stream
@@ -161,7 +168,7 @@ class LlamaCppEngine:
                 if delta.processed is not None:
                     yield delta.processed
                 if delta.text or delta.tokens:
-                    yield TextDelta(delta.text, delta.tokens)
+                    yield TextDelta(delta.text, delta.tokens, delta.logprobs)
                 if delta.failed is not None:
                     done = True
                     raise _failure(delta.failed)
@@ -178,6 +185,32 @@ class LlamaCppEngine:
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
         raise InvalidRequest("This model is loaded for generating; it cannot embed.", field="model")
 
+    async def add_adapter(self, adapter: Adapter) -> None:
+        await self._change_adapters(adapter.name, AddAdapter(adapter))
+
+    async def remove_adapter(self, name: str) -> None:
+        await self._change_adapters(name, RemoveAdapter(name))
+
+    async def _change_adapters(self, name: str, command: AddAdapter | RemoveAdapter) -> None:
+        if name in self._adapter_replies:
+            raise InvalidRequest(f"The adapter {name!r} is just being changed.", field="adapters")
+        reply = asyncio.get_running_loop().create_future()
+        self._adapter_replies[name] = reply
+        try:
+            self._require_alive().channel.send_soon(command)
+            refused = (await reply).refused
+        finally:
+            del self._adapter_replies[name]
+        if refused is not None:
+            raise _failure(refused)
+
+    async def inspect(self) -> Inspected:
+        """What the worker has been doing, for operators and benchmarks."""
+        answer: asyncio.Future[Inspected] = asyncio.get_running_loop().create_future()
+        self._inspections.append(answer)
+        self._require_alive().channel.send_soon(Inspect())
+        return await answer
+
     async def close(self) -> None:
         self._closing = True
         child, self._child = self._child, None
@@ -191,8 +224,15 @@ class LlamaCppEngine:
         """The reader task: frames to streams, until the worker is gone."""
         try:
             while (message := await child.channel.receive()) is not None:
-                if isinstance(message, Step):
-                    self._deliver(child, message)
+                match message:
+                    case Step():
+                        self._deliver(child, message)
+                    case AdapterReply(name=name) if name in self._adapter_replies:
+                        _resolve(self._adapter_replies[name], message)
+                    case Inspected() if self._inspections:
+                        _resolve(self._inspections.pop(0), message)
+                    case _:
+                        log.error("unexpected message %s", type(message).__name__)
         except WireError:
             log.exception("the worker sent what is no message")
             child.kill()
@@ -210,6 +250,10 @@ class LlamaCppEngine:
         )
         for stream in self._streams.values():
             stream.fail(self._dead)
+        waiting: list[asyncio.Future[Any]] = [*self._adapter_replies.values(), *self._inspections]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(self._dead)
 
     def _deliver(self, child: Child[FromWorker], step: Step) -> None:
         for delta in step.deltas:
@@ -223,7 +267,9 @@ class LlamaCppEngine:
                 stream.fail(EngineError("The stream was not read and has been cancelled."))
                 del self._streams[delta.request_id]
 
-    def _require_child(self) -> Child[FromWorker]:
+    def _require_alive(self) -> Child[FromWorker]:
+        if self._dead is not None:
+            raise self._dead
         if self._child is None:
             raise EngineCrashed(f"{self._config.model} is not loaded.")
         return self._child
@@ -245,7 +291,14 @@ class LlamaCppEngine:
 
 
 def _failure(failed: Failure) -> FreeholdError:
+    if failed.field is not None:
+        return InvalidRequest(failed.message, field=failed.field)
     return EngineError(failed.message)
+
+
+def _resolve(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():  # whoever asked may have left
+        future.set_result(value)
 
 
 def _telling_line(log_text: str) -> str | None:

@@ -6,13 +6,17 @@ gateway                                    worker
    │  ◀──────── Loading* Loaded | Refused ─ │
    │  ── Generate / Cancel ───────────────▶ │   any number, any time
    │  ◀─────────────────────────── Step* ── │   one per step at most, merged when slow
+   │  ── AddAdapter / RemoveAdapter ──────▶ │
+   │  ◀───────────────────── AdapterReply ─ │   one for each
+   │  ── Inspect ─────────────────────────▶ │
+   │  ◀───────────────────────── Inspected ─ │
 """
 
 from __future__ import annotations
 
 from freehold.domain.chat import GenerateRequest
-from freehold.domain.events import Finished, PromptProcessed
-from freehold.engines.base import EngineConfig
+from freehold.domain.events import Finished, PromptProcessed, TokenLogprob
+from freehold.engines.base import Adapter, EngineConfig
 from freehold.process.frames import PROTOCOL_VERSION, Message
 
 
@@ -52,10 +56,54 @@ class Cancel(Message, frozen=True):
     request_id: str
 
 
+class AddAdapter(Message, frozen=True):
+    adapter: Adapter
+
+
+class RemoveAdapter(Message, frozen=True):
+    name: str
+
+
+class AdapterReply(Message, frozen=True):
+    """``refused`` None: it is done."""
+
+    name: str
+    refused: Failure | None = None
+
+
+class Inspect(Message, frozen=True):
+    """Ask what the engine has been doing."""
+
+
+class Inspected(Message, frozen=True):
+    """Since the worker began, in seconds and counts.
+
+    ``step_seconds`` are whole steps, ``decode_seconds`` the part spent in llama.cpp.
+    ``held_tokens`` are in streams now, ``shelved_bytes`` in host memory.
+    """
+
+    steps: int
+    step_seconds: float
+    decode_seconds: float
+    decoded_rows: int
+    prompt_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    preemptions: int
+    running: int
+    waiting: int
+    held_tokens: int
+    shelved_bytes: int
+
+
 class Failure(Message, frozen=True):
-    """The engine could not go on with a request; ``message`` is a sentence for people."""
+    """The engine could not go on; ``message`` is a sentence for people.
+
+    ``field`` names the part of the request that is to blame, where one is.
+    """
 
     message: str
+    field: str | None = None
 
 
 class SequenceDelta(Message, frozen=True):
@@ -65,6 +113,7 @@ class SequenceDelta(Message, frozen=True):
     processed: PromptProcessed | None = None
     text: str = ""
     tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     finished: Finished | None = None
     failed: Failure | None = None
 
@@ -75,6 +124,7 @@ class SequenceDelta(Message, frozen=True):
             processed=self.processed or later.processed,
             text=self.text + later.text,
             tokens=self.tokens + later.tokens,
+            logprobs=self.logprobs + later.logprobs,
             finished=later.finished,
             failed=later.failed,
         )
@@ -86,5 +136,5 @@ class Step(Message, frozen=True):
     deltas: tuple[SequenceDelta, ...]
 
 
-FromGateway = Load | Generate | Cancel
-FromWorker = Ready | Loaded | Refused | Step
+FromGateway = Load | Generate | Cancel | AddAdapter | RemoveAdapter | Inspect
+FromWorker = Ready | Loaded | Refused | Step | AdapterReply | Inspected

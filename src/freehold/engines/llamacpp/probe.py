@@ -31,15 +31,13 @@ def probe(kernels: Kernels) -> bool:
         path = Path(folder) / "probe.gguf"
         write_probe_model(path)
         context = Context(EngineConfig("probe", (str(path),), 256, 1, 2, kernels))
-        tokens = [1 + number % 64 for number in range(_PROMPT_TOKENS)]
-        (logits,) = context.decode([Entry(0, 0, tokens, wants_logits=True)])
+        tokens = np.arange(_PROMPT_TOKENS, dtype=np.int32) % 64 + 1
+        (logits,) = context.decode([Entry(0, 0, tokens, outputs=1)])
         for step in range(_DECODE_STEPS):
             if not np.isfinite(logits).all():
                 return False
-            token = int(np.argmax(logits))
-            (logits,) = context.decode(
-                [Entry(0, _PROMPT_TOKENS + step, [token], wants_logits=True)]
-            )
+            token = np.array([np.argmax(logits)], dtype=np.int32)
+            (logits,) = context.decode([Entry(0, _PROMPT_TOKENS + step, token, outputs=1)])
         sound = bool(np.isfinite(logits).all())
         context.close()
     return sound

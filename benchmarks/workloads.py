@@ -1,0 +1,165 @@
+"""What the clients ask: seeded texts of an exact number of tokens.
+
+Pure, given a vocabulary. The same seed gives every server the same texts; another
+seed shares nothing with them, so no cache helps but as a workload itself intends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+ANSWER = 48
+CONTEXT = 4608
+
+_TEXT = """
+about above across after again air all also always an and animal answer any area around as ask
+away back because before begin below between big book both bring build but call came carry
+change city close cold come could country cross cut dark day deep did different door down draw
+each early earth east eat end enough even every eye face family far farm father feet few field
+fire first fish five food for form found four from full game gave girl give gold good great
+green ground group grow half hand hard have head hear help here high hold home horse hour house
+idea island keep kind king land large last late learn left letter life light like line list
+little live long look made make many map mark may mean mile milk mind money moon more morning
+most mother mountain move much music must name near need never new next night north note number
+ocean often old once only open order other over own page paper part people picture place plan
+plant play point port power problem question quick rain ran read ready red rest right river road
+rock room round rule run sail same school science sea second seem sentence ship short should
+show side simple sing six slow small snow some song soon sound south stand star start stay step
+stone stop story street strong study sun sure table talk teach ten test than that their then
+there these thing think this those thought three time together took toward town travel tree true
+try turn two under unit until use very voice walk war warm watch water way week west wheel when
+where which while white whole why wind winter wish with wood word work world would write year
+young
+"""
+_WORDS = _TEXT.split()
+
+
+class Tokens(Protocol):
+    """The part of a vocabulary that cutting texts to length needs."""
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]: ...
+
+    def piece(self, token: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of one user; each sees what was said before, the answers included."""
+
+    turns: tuple[str, ...]
+    system: str | None = None
+    answer: int = ANSWER
+
+
+@dataclass(frozen=True)
+class Load:
+    """A closed loop: each of ``clients`` takes the next conversation when its last has ended.
+
+    ``arrival`` is sent once while all of them are being answered.
+    """
+
+    clients: int
+    conversations: tuple[Conversation, ...]
+    arrival: Conversation | None = None
+
+
+def text_of(count: int, tokens: Tokens, chance: random.Random) -> str:
+    """Sentences of common words, ``count`` tokens long on their own."""
+    for _ in range(1000):
+        ids = tokens.tokenize(_sentences(count, chance), special=False)[:count]
+        text = b"".join(map(tokens.piece, ids)).decode("utf-8", "replace")
+        if len(tokens.tokenize(text, special=False)) == count:
+            return text
+    raise ValueError(f"no text of {count} tokens was found")
+
+
+def _sentences(words: int, chance: random.Random) -> str:
+    sentences = []
+    while words > 0:
+        length = chance.randint(6, 14)
+        words -= length
+        sentences.append(" ".join(chance.choices(_WORDS, k=length)).capitalize() + ".")
+    return " ".join(sentences)
+
+
+def _unique(clients: int, requests: int) -> Callable[[Tokens, random.Random, float], Load]:
+    def build(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+        count = max(clients, round(requests * scale))
+        made = tuple(Conversation((text_of(256, tokens, chance),)) for _ in range(count))
+        return Load(clients, made)
+
+    return build
+
+
+def _chat(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+    turns = max(2, round(4 * scale))
+    return Load(
+        8,
+        tuple(
+            Conversation(tuple(text_of(64, tokens, chance) for _ in range(turns))) for _ in range(8)
+        ),
+    )
+
+
+def _shared(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+    system = text_of(1024, tokens, chance)
+    made = (
+        Conversation((text_of(16, tokens, chance),), system)
+        for _ in range(max(8, round(16 * scale)))
+    )
+    return Load(8, tuple(made))
+
+
+def _long(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+    del scale  # it cannot be smaller and mean the same
+    seven = tuple(Conversation((text_of(32, tokens, chance),), None, 192) for _ in range(7))
+    return Load(7, seven, Conversation((text_of(4000, tokens, chance),)))
+
+
+def _copy(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+    count = max(1, round(2 * scale))
+    return Load(1, tuple(_copying(tokens, chance) for _ in range(count)))
+
+
+def _copying(tokens: Tokens, chance: random.Random) -> Conversation:
+    code = ""
+    while len(tokens.tokenize(code, special=False)) < 224:
+        name, first, second, word = chance.sample(_WORDS, 4)
+        code += (
+            f"def {name}_{word}({first}: int, {second}: int) -> int:\n"
+            f'    """Return the {word} of {first} and {second}."""\n'
+            f"    return {first} * {chance.randint(2, 99)} + {second}\n\n\n"
+        )
+    question = (
+        "Repeat this file exactly as it is, from the first line to the last, and nothing else:"
+    )
+    return Conversation((f"{question}\n\n```python\n{code.strip()}\n```",), None, 192)
+
+
+WORKLOADS: Mapping[str, Callable[[Tokens, random.Random, float], Load]] = {
+    "unique-1": _unique(1, 3),
+    "unique-8": _unique(8, 16),
+    "unique-16": _unique(16, 32),
+    "chat": _chat,
+    "shared": _shared,
+    "long": _long,
+    "copy": _copy,
+}
+
+
+def _chance(seed: str) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - the same texts every time
+
+
+def build(name: str, tokens: Tokens, seed: str, scale: float = 1.0) -> Load:
+    """The load called ``name``. ``scale`` below 1 asks less often, never for less."""
+    return WORKLOADS[name](tokens, _chance(f"{name} {seed}"), scale)
+
+
+def warm_up(tokens: Tokens) -> Load:
+    """One short question that shares nothing with any workload."""
+    text = text_of(24, tokens, _chance("warm up"))
+    return Load(1, (Conversation((text,), None, 8),))

@@ -1,0 +1,103 @@
+"""How long steps take here, learnt from the steps themselves, and what fits into one. Pure.
+
+A step that decodes ``r`` rows takes about ``base + per_row * r`` seconds; reading a prompt
+proceeds at so many tokens a second, which falls as the prompt gets longer. Both are averages
+that forget, so they follow the depth of the sequences, other programs on the machine, and
+a governor that changes its mind.
+"""
+
+from __future__ import annotations
+
+# Nobody is decoding: how long a step may be. It bounds how long a newcomer waits to be seen.
+ALONE_SECONDS = 1.0
+# No chunk is smaller, or reading would pay the fixed cost of a step for nearly nothing.
+SMALLEST_CHUNK = 16
+# Before anything was measured.
+FIRST_CHUNK = 64
+# Weight of what was known against one more observation.
+MEMORY = 0.7
+
+
+class Line:
+    """``y = base + slope * x`` through observations whose weight fades. Both are at least 0."""
+
+    def __init__(self) -> None:
+        self._n = self._x = self._y = self._xx = self._xy = 0.0
+
+    def observe(self, x: float, y: float) -> None:
+        fade = 0.95
+        self._n = self._n * fade + 1
+        self._x = self._x * fade + x
+        self._y = self._y * fade + y
+        self._xx = self._xx * fade + x * x
+        self._xy = self._xy * fade + x * y
+
+    @property
+    def known(self) -> bool:
+        return self._n > 0
+
+    @property
+    def slope(self) -> float:
+        spread = self._n * self._xx - self._x * self._x
+        if spread <= 1e-6 * self._xx:  # one x only: nothing is known of the slope
+            return 0.0
+        slope = (self._n * self._xy - self._x * self._y) / spread
+        return min(max(0.0, slope), self._y / self._x)
+
+    @property
+    def base(self) -> float:
+        return (self._y - self.slope * self._x) / self._n if self._n else 0.0
+
+    def at(self, x: float) -> float:
+        return self.base + self.slope * x
+
+
+class Pace:
+    """``target`` is the inter-token latency, in seconds, that reading prompts must respect.
+
+    Where decoding alone takes longer than half the target, reading gets as much time as
+    decoding does: it slows others down to half, never stops them, and is never stopped.
+    """
+
+    def __init__(self, target: float) -> None:
+        self._target = target
+        self._decode = Line()
+        self._prefill_rate = 0.0
+
+    def observe(self, rows: int, prefill_tokens: int, seconds: float) -> None:
+        """A step decoded ``rows`` and read ``prefill_tokens`` in ``seconds``."""
+        if prefill_tokens == 0:
+            self._decode.observe(rows, seconds)
+            return
+        reading = seconds - self.decode_seconds(rows)
+        if reading <= 0 or prefill_tokens < SMALLEST_CHUNK // 2:
+            return
+        rate = prefill_tokens / reading
+        known = self._prefill_rate
+        self._prefill_rate = MEMORY * known + (1 - MEMORY) * rate if known else rate
+
+    def decode_seconds(self, rows: int) -> float:
+        return self._decode.at(rows) if rows else 0.0
+
+    def chunk(self, rows: int) -> int:
+        """Prompt tokens that may be read in a step that decodes ``rows``."""
+        if not self._prefill_rate:
+            return FIRST_CHUNK
+        if rows == 0:
+            seconds = ALONE_SECONDS
+        else:
+            decoding = self.decode_seconds(rows)
+            seconds = max(self._target - decoding, decoding)
+        return max(SMALLEST_CHUNK, int(seconds * self._prefill_rate))
+
+    def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:
+        """Whether guessing ``length`` tokens for one of ``rows`` sequences saves time.
+
+        ``chance`` is how likely each guess is right, given those before it. ``apart`` means
+        its rows run as a batch of their own, and pay the base cost once more.
+        """
+        if not self._decode.known:
+            return True
+        expected = sum(chance**n for n in range(1, length + 1))
+        cost = self._decode.slope * length + (self._decode.base if apart else 0.0)
+        return expected * self.decode_seconds(rows) / rows > cost
