@@ -118,7 +118,7 @@ def scheduler_of(
         cuttable=cuttable,
         drafts=drafts,
     )
-    scheduler = Scheduler(limits, SteadyPace(chunk), Shelf(shelf))
+    scheduler = Scheduler(limits, SteadyPace(chunk), Shelf(shelf, cuttable=limits.cuttable))
     for each in arrived:
         scheduler.add(each)
     return scheduler
@@ -1031,7 +1031,7 @@ class Scheduling(RuleBasedStateMachine):
             cuttable=cuttable,
         )
         self.memory = Memory(streams, limits.cells if unified else None, cuttable=cuttable)
-        self.scheduler = Scheduler(limits, Pace(0.2), Shelf(SHELF))
+        self.scheduler = Scheduler(limits, Pace(0.2), Shelf(SHELF, cuttable=limits.cuttable))
         self.cache = Cache(cast("Context", self.memory), self.scheduler)
 
     # What happens

@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -115,7 +115,8 @@ class Matcher:
     def mask(self) -> Mask:
         """Bit i of the words says whether token i may come next; valid until the next call.
 
-        Tokens that end the turn are allowed exactly where the grammar may end.
+        Tokens that end the turn are allowed exactly where the grammar may end. Text that
+        must come next is allowed in the model's own tokens only, not spelled in others.
         Raises `InvalidRequest` when the grammar has become too complex to follow.
         """
         return self._free.mask() if self._free is not None else self._follower.mask()
@@ -123,7 +124,7 @@ class Matcher:
     def accept(self, token: int) -> None:
         """Go on by one token.
 
-        Raises `ValueError` if it was not allowed, `InvalidRequest` like `mask`.
+        Raises `ValueError` if it does not fit, `InvalidRequest` like `mask`.
         """
         if self._free is None:
             self._follower.accept(token)
@@ -155,6 +156,8 @@ class _Tokens:
         self.vocabulary = vocabulary  # the native tokeniser reads it
         self.size = vocabulary.size
         self.pieces = table.pieces
+        # Models have one marker or two.
+        self.containing = lru_cache(maxsize=8)(self._containing)
         self.ends = frozenset(table.ends)
         # A grammar describes what an answer shows: tokens that show nothing, or end it, match
         # no text.
@@ -187,6 +190,9 @@ class _Tokens:
     @cached_property
     def all_but_ends(self) -> Mask:
         return self.words(range(self.size)) & ~self.words(self.ends)
+
+    def _containing(self, part: bytes) -> list[int]:
+        return [token for token, piece in enumerate(self.pieces) if part in piece]
 
     def beginning_with(self, start: bytes) -> Iterable[int]:
         at = bisect.bisect_left(self._sorted, (start, -1))
@@ -349,9 +355,9 @@ class _FreePart:
             for token in self._tokens.beginning_with(marker[written:]):
                 found[pieces[token][len(marker) - written :]].append(token)
         else:
-            for token, piece in enumerate(pieces):
-                if marker in piece:
-                    found[piece[piece.index(marker) + len(marker) :]].append(token)
+            for token in self._tokens.containing(marker):
+                at = pieces[token].index(marker)
+                found[pieces[token][at + len(marker) :]].append(token)
         return {
             more: [token for token in tokens if token not in self._tokens.ends]
             for more, tokens in found.items()

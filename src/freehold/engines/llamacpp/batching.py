@@ -63,17 +63,21 @@ def compose(group: SequenceOf[Sequence], limits: StepLimits, pace: Pace) -> list
     """One step's work for sequences that may share it."""
     decoding = [sequence for sequence in group if sequence.phase is Phase.DECODE]
     reading = [sequence for sequence in group if sequence.phase is Phase.PREFILL]
+    # Rows of logits beyond the one that each sequence may need. Prompts that are to be shown with
+    # log-probabilities need many: then nobody guesses.
     spare = limits.outputs - len(decoding) - len(reading)
+    shown = any(sequence.wants_prompt_logprobs for sequence in reading)
     work = []
     for sequence in decoding:
-        item = _decode(sequence, _draft(sequence, len(decoding), spare, limits, pace))
+        draft = () if shown else _draft(sequence, len(decoding), spare, limits, pace)
+        item = _decode(sequence, draft)
         spare -= len(item.draft)
         work.append(item)
     rows = sum(len(item.tokens) for item in work)
     budget = min(pace.chunk(rows), limits.batch - rows)
     for sequence, count in _chunks(reading, budget):
-        item = _read(sequence, count, max(1, spare))
-        spare -= item.outputs
+        item = _read(sequence, count, spare + 1)
+        spare -= max(0, item.outputs - 1)
         work.append(item)
     return work
 
@@ -142,10 +146,12 @@ def _whole_enough(sequence: Sequence, count: int) -> int:
     return max(0, count)
 
 
-def _read(sequence: Sequence, count: int, spare: int) -> Work:
+def _read(sequence: Sequence, count: int, rows: int) -> Work:
+    """``rows`` of logits at most; at least one token is read."""
     assert sequence.stream is not None
     if sequence.wants_prompt_logprobs:
-        count = min(count, spare)
+        count = min(count, rows)
+        count = _whole_enough(sequence, count) or count
     tokens = sequence.tokens.array[sequence.committed : sequence.committed + count].copy()
     completes = count == sequence.remaining
     outputs = count if sequence.wants_prompt_logprobs else int(completes)

@@ -101,7 +101,8 @@ class DryPenalty:
 
 
 def _penalties(dry: Dry, longest: int) -> Logits:
-    """What is taken off for a match of each length up to ``longest``."""
+    """What is taken off for a match of each length up to ``longest``, if it is long enough."""
+    over = np.maximum(np.arange(longest + 1.0) - dry.allowed_length, 0)
     with np.errstate(over="ignore"):
-        powers: Weights = np.power(float(dry.base), np.arange(longest + 1.0) - dry.allowed_length)
+        powers: Weights = np.power(float(dry.base), over)
     return np.minimum(dry.multiplier * powers, _HIGHEST_PENALTY).astype(np.float32)

@@ -82,9 +82,8 @@ def _typical(ranking: Ranking, share: float) -> Ranking:
     of the mass. The logarithm of the mass is part of both, so their distance is that of
     the token's exponent to the mean exponent.
     """
-    scaled = np.log(np.maximum(ranking.weights, _LEAST_WEIGHT))
-    mean = float((ranking.weights * scaled).sum()) / ranking.mass
-    return _nearest(ranking, scaled, mean, share)
+    mean = float((ranking.weights * _logarithms(ranking.weights)).sum()) / ranking.mass
+    return _nearest(ranking, mean, share)
 
 
 def _typical_of_all(logits: Logits, temperature: float, share: float) -> Ranking:
@@ -103,14 +102,19 @@ def _typical_of_all(logits: Logits, temperature: float, share: float) -> Ranking
         tokens = by_likelihood(logits, near)
         ranking = Ranking(tokens, weights_of(logits, tokens, temperature, top), mass)
         if float(ranking.weights.sum()) >= share * mass:
-            return _nearest(ranking, np.log(ranking.weights), mean, share)
+            return _nearest(ranking, mean, share)
     return _typical(weighed(logits, highest(logits, len(logits)), temperature), share)
 
 
-def _nearest(ranking: Ranking, scaled: Weights, mean: float, share: float) -> Ranking:
+def _nearest(ranking: Ranking, mean: float, share: float) -> Ranking:
     """Those whose exponent is nearest to the mean, ties to the likelier."""
-    order = np.argsort(np.abs(scaled - mean), kind="stable")
+    order = np.argsort(np.abs(_logarithms(ranking.weights) - mean), kind="stable")
     weights = ranking.weights[order]
     before = np.cumsum(weights) - weights
     kept = max(1, int(np.count_nonzero(before < share * ranking.mass)))
     return ranking.only(np.sort(order[:kept]))
+
+
+def _logarithms(weights: Weights) -> Weights:
+    logarithms: Weights = np.log(np.maximum(weights, _LEAST_WEIGHT))
+    return logarithms

@@ -51,7 +51,9 @@ class Loop:
     ) -> None:
         self._context = context
         self.scheduler = Scheduler(
-            _limits(context, config), Pace(config.latency), Shelf(config.cache.host_bytes)
+            _limits(context, config),
+            Pace(config.latency),
+            Shelf(config.cache.host_bytes, cuttable=context.cuttable),
         )
         self.cache = Cache(context, self.scheduler)
         self._adapters = Adapters(context)
@@ -216,7 +218,7 @@ class Loop:
         voice = self._voices[sequence.request.request_id]
         if not work.decodes and sequence.wants_prompt_logprobs:
             end = work.start + len(work.tokens) + 1
-            voice.hear(rows, sequence.tokens.array[work.start + 1 : end])
+            voice.hear(work.start, rows, sequence.tokens.array[work.start + 1 : end])
         if not work.completes:
             self.scheduler.commit(work, len(work.tokens))
             self.cache.keep_checkpoint(sequence)
@@ -240,7 +242,7 @@ class Loop:
         if not drafted:
             return
         if matched < drafted:
-            self._context.truncate(work.stream, work.sequence.committed)
+            self.cache.roll_back(work.sequence)
         work.sequence.drafter.learn(drafted, matched)
         self._tally.drafted(drafted, matched)
 

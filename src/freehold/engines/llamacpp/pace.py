@@ -74,6 +74,8 @@ class Pace:
             return
         rate = prefill_tokens / reading
         known = self._prefill_rate
+        if known:  # the rest of a step is a small difference of large numbers at times
+            rate = min(rate, 2 * known)
         self._prefill_rate = MEMORY * known + (1 - MEMORY) * rate if known else rate
 
     def decode_seconds(self, rows: int) -> float:

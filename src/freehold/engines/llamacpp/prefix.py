@@ -54,10 +54,14 @@ class Shelved:
 
 
 class Shelf:
-    """Prefixes in host memory, at most ``capacity`` bytes of them."""
+    """Prefixes in host memory, at most ``capacity`` bytes of them.
 
-    def __init__(self, capacity: int) -> None:
+    Where memory can be cut, a longer prefix serves as well as a shorter one that it begins with.
+    """
+
+    def __init__(self, capacity: int, *, cuttable: bool = True) -> None:
         self._capacity = capacity
+        self._cuttable = cuttable
         self._items: dict[int, Shelved] = {}  # least recently used first
         self._numbers = 0
 
@@ -90,7 +94,7 @@ class Shelf:
         gone = [
             item
             for item in self._items.values()
-            if item.key == key and common_prefix(item.content, content) == len(item.content)
+            if item.key == key and self._serves(content, item.content)
         ]
         held = self.size - sum(item.size for item in gone)
         for item in self._items.values():
@@ -100,6 +104,19 @@ class Shelf:
                 gone.append(item)
                 held -= item.size
         return tuple(gone)
+
+    def _serves(self, held: TokenArray, wanted: TokenArray) -> bool:
+        """Whether a prefix that is held makes keeping another one pointless."""
+        alike = common_prefix(held, wanted) == len(wanted)
+        return alike and (self._cuttable or len(held) == len(wanted))
+
+    def holds(self, stream: Stream, streams: Iterable[Stream]) -> bool:
+        """Whether what a stream has is here too, or in another stream."""
+        others = [
+            other.content for other in streams if other.key == stream.key and other is not stream
+        ]
+        others += [item.content for item in self if item.key == stream.key]
+        return any(self._serves(other, stream.content) for other in others)
 
     def remove(self, number: int) -> None:
         del self._items[number]
@@ -136,7 +153,7 @@ def usable(content: TokenArray, wanted: TokenArray, *, cuttable: bool) -> int:
     common = common_prefix(content, wanted)
     if cuttable:
         return max(0, min(common, len(wanted) - RECOMPUTED))
-    return common if common == len(content) < len(wanted) else 0
+    return common if common == len(content) <= len(wanted) - RECOMPUTED else 0
 
 
 def best_reuse(
@@ -167,6 +184,4 @@ def worth_shelving(stream: Stream, streams: Iterable[Stream], shelf: Shelf) -> b
     """Whether what an idle stream holds is long enough, and nowhere else."""
     if stream.key is None or stream.length < WORTH_SAVING or not shelf.capacity:
         return False
-    others = [other.content for other in streams if other is not stream and other.key == stream.key]
-    others += [item.content for item in shelf if item.key == stream.key]
-    return all(common_prefix(stream.content, other) < stream.length for other in others)
+    return not shelf.holds(stream, streams)

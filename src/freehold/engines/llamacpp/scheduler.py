@@ -160,7 +160,8 @@ class Scheduler:
             if other.key != sequence.key:
                 continue
             shared = common_prefix(other.tokens.array, sequence.tokens.array)
-            if other.committed < shared < sequence.prompt_tokens and shared >= WORTH_SAVING:
+            last = min(other.prompt_tokens, sequence.prompt_tokens) - RECOMPUTED
+            if max(other.committed + 1, WORTH_SAVING) <= shared <= last:
                 other.checkpoints.add(shared)
 
     # Admission
@@ -224,7 +225,10 @@ class Scheduler:
         """
         if self.limits.layout is CacheLayout.STREAMS or not self.running:
             return True
-        held = sum(len(other.tokens) - other.shared + HEADROOM for other in self.running)
+        held = sum(
+            len(other.tokens) - (other.shared if other.shares_with else 0) + HEADROOM
+            for other in self.running
+        )
         source = reuse.source
         borrowed = isinstance(source, InStream) and self.streams[source.index].owner is not None
         own = len(sequence.tokens) - (reuse.keep if borrowed else 0)
@@ -248,8 +252,8 @@ class Scheduler:
         """Record that it runs there, and how many tokens of its prefix could be kept."""
         sequence, stream = admission.sequence, self.streams[admission.target]
         source = admission.reuse.source
-        borrowed = isinstance(source, InStream) and source.index != stream.index
-        sequence.shared = kept if borrowed else 0
+        if isinstance(source, InStream) and source.index != stream.index:
+            sequence.shared, sequence.shares_with = kept, self.streams[source.index].owner
         self._use(stream)
         if isinstance(source, InStream):
             self._use(self.streams[source.index])
@@ -349,7 +353,18 @@ class Scheduler:
         self._use(stream)
         self.running.remove(sequence)
         sequence.stream = None
+        self._bequeath(sequence)
         return stream
+
+    def _bequeath(self, sequence: Sequence) -> None:
+        """What others share with a sequence that leaves is counted for one of them from now on."""
+        heirs = [other for other in self.running if other.shares_with is sequence]
+        if heirs:
+            first = max(heirs, key=lambda heir: heir.shared)
+            for other in heirs:
+                other.shares_with = first
+            first.shared, first.shares_with = 0, None
+        sequence.shared, sequence.shares_with = 0, None
 
     def relief(self) -> Relief | None:
         """What to give up so that a step fits: the oldest idle prefix, else the newest sequence.
@@ -367,7 +382,7 @@ class Scheduler:
         """Send a running sequence back to wait, in its old place. Returns the stream it leaves."""
         stream = self._vacate(sequence)
         stream.empty()
-        sequence.phase, sequence.committed, sequence.shared = Phase.WAITING, 0, 0
+        sequence.phase, sequence.committed = Phase.WAITING, 0
         self.preemptions += 1
         self._pressed = True
         self.waiting.append(sequence)

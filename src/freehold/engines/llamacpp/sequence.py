@@ -46,8 +46,8 @@ class Sequence:
     Invariant: ``committed < len(tokens)`` while it runs; in `DECODE` exactly one token is not
     committed, the one chosen last. ``arrived``, ``admitted_at`` and ``first_token_at`` are
     seconds of the monotonic clock. ``checkpoints`` are positions at which the state is to be
-    saved, for models whose memory cannot be cut. ``shared`` of its tokens it took over from
-    another stream.
+    saved, for models whose memory cannot be cut. ``shared`` of its tokens it has in
+    common with ``shares_with``, a running one it took them over from.
     """
 
     request: GenerateRequest
@@ -57,6 +57,7 @@ class Sequence:
     committed: int = 0
     cached_tokens: int = 0
     shared: int = 0
+    shares_with: Sequence | None = None
     admitted_at: float | None = None
     first_token_at: float | None = None
     checkpoints: set[int] = field(default_factory=set)

@@ -116,10 +116,14 @@ class Voice:
     def _alternative(self, token: int, logprob: float) -> Alternative:
         return Alternative(token, self._vocabulary.piece(token, special=True), logprob)
 
-    def hear(self, rows: Sequence[Logits], following: TokenArray) -> None:
-        """Note how likely each token of the prompt was, after the row before it."""
+    def hear(self, start: int, rows: Sequence[Logits], following: TokenArray) -> None:
+        """Note how likely each token of the prompt was, after the row before it.
+
+        ``start`` is the position of the first row. A prompt may be read again from its beginning.
+        """
         top = self._request.prompt_logprobs
         assert top is not None
+        del self._prompt_logprobs[start:]
         for row, token in zip(rows, following, strict=False):
             self._prompt_logprobs.append(self._logprob(row, int(token), top))
 
