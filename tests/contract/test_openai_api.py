@@ -17,6 +17,7 @@ import pytest
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import InvalidSetting
+from freehold.domain.sampling import Sampling
 from freehold.domain.settings import resolve
 from freehold.engines.scripted import Script
 from tests.support.gateway import Gateway, gateway
@@ -129,9 +130,39 @@ def test_content_may_come_in_parts(server: Gateway) -> None:
 
 
 def test_sampling_reaches_the_engine(server: Gateway) -> None:
-    server.chat(temperature=0.25, top_p=0.5, seed=11)
-    sampling = server.engines[-1].seen[-1].sampling
-    assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.25, 0.5, 11)
+    server.chat(
+        temperature=0.25,
+        top_p=0.5,
+        top_k=7,
+        min_p=0.1,
+        typical_p=0.9,
+        repetition_penalty=1.1,
+        presence_penalty=0.2,
+        frequency_penalty=-0.3,
+        logit_bias={"5": -100},
+        ignore_eos=True,
+        seed=11,
+        stop="x",
+    )
+    assert server.engines[-1].seen[-1].sampling == Sampling(
+        temperature=0.25,
+        top_p=0.5,
+        top_k=7,
+        min_p=0.1,
+        typical_p=0.9,
+        repetition_penalty=1.1,
+        presence_penalty=0.2,
+        frequency_penalty=-0.3,
+        logit_bias=((5, -100.0),),
+        ignore_end=True,
+        seed=11,
+        stop=("x",),
+    )
+
+
+def test_what_is_left_out_keeps_its_default(server: Gateway) -> None:
+    server.chat()
+    assert server.engines[-1].seen[-1].sampling == Sampling()
 
 
 def test_fields_without_effect_are_accepted(server: Gateway) -> None:
@@ -168,8 +199,19 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"max_tokens": 1e3}, 400, "max_tokens", "valid integer"),
     ({"max_tokens": 10**30}, 400, "max_tokens", "less than or equal"),
     ({"max_tokens": 5, "max_completion_tokens": 5}, 400, "max_tokens", "one of them"),
-    ({"frequency_penalty": 0.5}, 400, "frequency_penalty", "does not have this feature"),
-    ({"logprobs": True}, 400, "logprobs", "should be False"),
+    ({"frequency_penalty": 2.5}, 400, "frequency_penalty", "less than or equal to 2"),
+    ({"top_logprobs": 3}, 400, "top_logprobs", "only with logprobs"),
+    ({"logprobs": True}, 400, "logprobs", "does not give log-probabilities"),
+    ({"logit_bias": {"x": 1}}, 400, "logit_bias.x.[key]", "match pattern"),
+    ({"logit_bias": {"1": 101}}, 400, "logit_bias.1", "less than or equal to 100"),
+    ({"min_p": 2}, 400, "min_p", "less than or equal to 1"),
+    ({"response_format": {"type": "xml"}}, 400, "response_format", "xml"),
+    (
+        {"response_format": {"type": "json_schema"}},
+        400,
+        "response_format.json_schema.json_schema",
+        "required",
+    ),
     ({"stop": ["x"] * 9}, 400, "stop", "at most 8"),
     ({"stop": "x" * 65}, 400, "stop.0", "at most 64"),
     ({"seed": -1}, 400, "seed", "greater than or equal to 0"),

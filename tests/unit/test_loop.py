@@ -39,7 +39,7 @@ from freehold.engines.llamacpp.prefix import RECOMPUTED
 from freehold.engines.llamacpp.sequence import PrefixKey
 from freehold.weights.gguf_types import TensorType
 from freehold.weights.gguf_writer import Tensor, write_gguf
-from tests.unit.test_scheduler import Memory, Saved
+from tests.unit.test_scheduler import Memory, Saved, SteadyPace
 
 if TYPE_CHECKING:
     from freehold.engines.llamacpp.binding import Context, Entry
@@ -202,6 +202,7 @@ class Stage:
         cuttable: bool = True,
         drafts: bool = False,
         host_bytes: int = 1 << 20,
+        chunk: int = 64,
     ) -> None:
         from freehold.engines.llamacpp.loop import Loop
 
@@ -221,6 +222,7 @@ class Stage:
         self.outbox = Outbox(lambda: self.now)
         self.context = PretendedContext(self._before, config, model, cuttable=cuttable)
         self.loop = Loop(cast("Context", self.context), config, self.inbox, self.outbox)
+        self.loop.scheduler.pace = SteadyPace(chunk)  # no test may depend on the time it takes
         self.replies: list[AdapterReply | Inspected] = []
 
     def _before(self, step: int) -> None:
@@ -484,6 +486,9 @@ def test_every_answer_is_the_answer_alone(
     assert {name: each.tokens for name, each in said.items()} == {
         name: answer(rambling, prompt, 40, 120) for name, prompt in prompts.items()
     }
+    shelf = stage.loop.scheduler.shelf
+    assert shelf.size <= 200
+    assert {item.number for item in shelf} == stage.loop.cache.blobs.keys()
 
 
 def test_without_room_the_newest_is_put_aside_and_answers_later() -> None:
@@ -499,7 +504,7 @@ def test_without_room_the_newest_is_put_aside_and_answers_later() -> None:
 
 def test_a_preempted_sequence_does_not_drive_out_the_others_again_and_again() -> None:
     """What a gone leader shared is still there, whatever the estimate of free room says."""
-    stage = Stage(parallel=2, layout=CacheLayout.UNIFIED, cells=230, context=230)
+    stage = Stage(parallel=2, layout=CacheLayout.UNIFIED, cells=230, context=230, chunk=512)
     leader = [5] * 100
     stage.ask("leader", *leader, max_tokens=5)
     stage.ask("follower", *leader, *[1] * 30, max_tokens=20)
@@ -507,6 +512,17 @@ def test_a_preempted_sequence_does_not_drive_out_the_others_again_and_again() ->
     said = stage.play()
     assert said["follower"].tokens == answer(alphabet, [1], 20)
     assert said["new"].tokens == answer(alphabet, [2], 20)
+
+
+def test_where_there_is_less_room_than_was_thought_all_answer_one_after_the_other() -> None:
+    stage = Stage(parallel=2, layout=CacheLayout.UNIFIED, cells=400, context=150, chunk=512)
+    stage.context.memory.cells = 150
+    stage.ask("older", *[5] * 60, max_tokens=20)
+    stage.ask("newer", *[2] * 100, max_tokens=20)
+    said = stage.play()
+    assert said["older"].tokens == answer(alphabet, [5], 20)
+    assert said["newer"].tokens == answer(alphabet, [2], 20)
+    assert stage.context.steps < 100
 
 
 def test_a_device_that_has_no_room_for_one_alone_ends_it_with_a_reason() -> None:

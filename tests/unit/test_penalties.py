@@ -197,3 +197,9 @@ def test_any_base_gives_numbers(base: float) -> None:
 def test_a_repetition_penalty_that_turns_logits_over_is_refused(penalty: float) -> None:
     with pytest.raises(ValueError, match="repetition_penalty"):
         Sampler(Sampling(repetition_penalty=penalty), 0, (), Letters())
+
+
+def test_an_allowed_length_that_is_never_reached_is_refused() -> None:
+    Sampler(Sampling(dry=Dry(1.0, allowed_length=LONGEST_MATCH)), 0, (), Letters())
+    with pytest.raises(ValueError, match="allowed_length"):
+        Sampler(Sampling(dry=Dry(1.0, allowed_length=LONGEST_MATCH + 1)), 0, (), Letters())

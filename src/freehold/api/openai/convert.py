@@ -36,6 +36,9 @@ from freehold.domain.sampling import Constraint, Grammar, Sampling
 
 T = TypeVar("T")
 
+# What stands for minus infinity, which JSON cannot say; OpenAI's API uses the same number.
+_LEAST_LOGPROB = -9999.0
+
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -136,7 +139,7 @@ def logprobs(found: Iterable[events.TokenLogprob]) -> ChoiceLogprobs | None:
 def _top(alternative: events.Alternative) -> TopLogprob:
     return TopLogprob(
         token=alternative.piece.decode("utf-8", "replace"),
-        logprob=alternative.logprob,
+        logprob=max(alternative.logprob, _LEAST_LOGPROB),
         bytes=list(alternative.piece),
     )
 

@@ -19,7 +19,7 @@ from freehold.engines.llamacpp.ranking import Logits, Tokens, Weights
 History = npt.NDArray[np.int32]
 
 LONGEST_MATCH = 64
-"""Longer repetitions are penalised as repetitions of this length (or `Dry.allowed_length`)."""
+"""Longer repetitions are penalised as repetitions of this length."""
 
 _HIGHEST_PENALTY = 1e30
 _SPARE = 1024
@@ -31,10 +31,14 @@ class DryPenalty:
     def __init__(
         self, dry: Dry, prompt: Sequence[int], window: int | None, piece: Callable[[int], bytes]
     ) -> None:
-        """Matches are followed for `LONGEST_MATCH` tokens, which bounds penalty and cost."""
+        """Matches are followed for `LONGEST_MATCH` tokens, which bounds penalty and cost.
+
+        Raises ValueError for an allowed length beyond that: it would never be reached.
+        """
+        if dry.allowed_length > LONGEST_MATCH:
+            raise ValueError(f"dry: allowed_length is {LONGEST_MATCH} at most")
         self._allowed = max(dry.allowed_length, 1)
-        self._longest = max(LONGEST_MATCH, self._allowed)
-        self._penalties = _penalties(dry, self._longest)
+        self._penalties = _penalties(dry)
         self._window = window
         self._breakers = [text.encode() for text in dry.breakers]
         self._piece = piece
@@ -44,7 +48,7 @@ class DryPenalty:
 
     def _start_with(self, prompt: Sequence[int]) -> None:
         # Longer matches than the longest make no difference, so they need not be replayed.
-        replayed = min(self._longest, len(prompt))
+        replayed = min(LONGEST_MATCH, len(prompt))
         self._length = len(prompt) - replayed
         self._said: History = np.zeros(len(prompt) + _SPARE, dtype=np.int32)
         self._said[: self._length] = prompt[: self._length]
@@ -55,7 +59,7 @@ class DryPenalty:
 
     def accept(self, token: int) -> None:
         places = np.flatnonzero(self._said[: self._length] == token)
-        matched = np.minimum(self._matched[places] + 1, self._longest)
+        matched = np.minimum(self._matched[places] + 1, LONGEST_MATCH)
         self._matched[self._places + 1] = 0
         if self._is_breaker(token):
             places = places[:0]
@@ -96,13 +100,14 @@ class DryPenalty:
 
     def _make_room(self) -> None:
         if self._length == len(self._said):
-            self._said = np.concatenate((self._said, np.zeros_like(self._said)))
-            self._matched = np.concatenate((self._matched, np.zeros_like(self._said[1:])))
+            spare = np.zeros_like(self._said)
+            self._said = np.concatenate((self._said, spare))
+            self._matched = np.concatenate((self._matched, spare))
 
 
-def _penalties(dry: Dry, longest: int) -> Logits:
-    """What is taken off for a match of each length up to ``longest``, if it is long enough."""
-    over = np.maximum(np.arange(longest + 1.0) - dry.allowed_length, 0)
+def _penalties(dry: Dry) -> Logits:
+    """What is taken off for a match of each length, if it is long enough."""
+    over = np.maximum(np.arange(LONGEST_MATCH + 1.0) - dry.allowed_length, 0)
     with np.errstate(over="ignore"):
         powers: Weights = np.power(float(dry.base), over)
     return np.minimum(dry.multiplier * powers, _HIGHEST_PENALTY).astype(np.float32)
