@@ -27,8 +27,8 @@ quick: .venv/ready-test
 	.venv/bin/python -m pytest -m "not native and not weights"
 
 check: .venv/ready-test
-	.venv/bin/ruff format --check src tests
-	.venv/bin/ruff check src tests
+	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks
 	.venv/bin/mypy
 
 # Side by side with the servers people use instead: docs/benchmarks.md. BENCH="--model q4_0" and so on.

@@ -129,26 +129,28 @@ def config(*, context: int = 512, parallel: int = 4, **settings: object) -> Engi
     return replace(EngineConfig("test", (), context, parallel, threads=1), **settings)  # type: ignore[arg-type]
 
 
-# Log-probabilities of this engine differ by so much between ways of computing the same: sums of
-# float32 in another order, and an f16 cache filled by another kernel. See docs/engine.md.
+# Log-probabilities differ by so much between ways of computing the same: sums of float32 in
+# another order, an f16 cache filled by another kernel, and, with quantised weights, activations
+# quantised in blocks of other rows. See docs/engine.md.
 TOLERANCE = 0.05
+QUANTISED_TOLERANCE = 0.5
 
 
-def difference(one: Answer, other: Answer) -> str | None:
+def difference(one: Answer, other: Answer, tolerance: float = TOLERANCE) -> str | None:
     """How two greedy answers differ, in the sense of "the same answer"; None if they do not.
 
     Both need log-probabilities with two alternatives. The same tokens; or, where they part, two
-    tokens whose log-probabilities are within `TOLERANCE` of each other, in both.
+    tokens whose log-probabilities are within ``tolerance`` of each other, in both.
     """
     for number, (left, right) in enumerate(zip(one.logprobs, other.logprobs, strict=False)):
         if left.chosen.token == right.chosen.token:
             gap = abs(left.chosen.logprob - right.chosen.logprob)
-            if gap > TOLERANCE:
+            if gap > tolerance:
                 return f"token {number}: log-probabilities {gap:.3f} apart"
             continue
         for answer, rival in ((left, right.chosen.token), (right, left.chosen.token)):
             seconds = {entry.token: entry.logprob for entry in answer.top}
-            if answer.chosen.logprob - seconds.get(rival, -math.inf) > TOLERANCE:
+            if answer.chosen.logprob - seconds.get(rival, -math.inf) > tolerance:
                 return f"token {number}: {left.chosen.token} and {right.chosen.token}, no tie"
         return None
     if len(one.tokens) != len(other.tokens):

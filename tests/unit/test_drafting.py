@@ -62,7 +62,7 @@ def test_a_guess_is_what_once_followed_the_last_words(prompt: list[int], answer:
     guess = list(drafter.draft(ALL))
     last = said[-NGRAM:]
     followed = [
-        said[at + NGRAM :][: len(guess)]
+        (said + guess)[at + NGRAM :][: len(guess)]  # it may continue into itself
         for at in range(len(said) - NGRAM)
         if said[at : at + NGRAM] == last
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from freehold.engines.base import CacheLayout
 from freehold.engines.llamacpp.binding import Blob, Context
-from freehold.engines.llamacpp.prefix import InStream, OnShelf, Shelved
+from freehold.engines.llamacpp.prefix import InStream, OnShelf, Shelved, worth_shelving
 from freehold.engines.llamacpp.scheduler import Admission, EvictIdle, Move, Preempt, Scheduler
 from freehold.engines.llamacpp.sequence import Sequence
 
@@ -41,7 +41,9 @@ class Cache:
             kept = self._context.restore(target, blob, keep)
             if kept or self._context.layout is CacheLayout.STREAMS:
                 return kept
-            if not isinstance(self._scheduler.relief(), EvictIdle):
+            held = sum(stream.length for stream in self._scheduler.streams)
+            crowded = held + keep > self._context.cells  # otherwise room is not what is missing
+            if not (crowded and isinstance(self._scheduler.relief(), EvictIdle)):
                 return 0
             self.relieve()
 
@@ -61,7 +63,10 @@ class Cache:
         """Give up something so that the next step may fit; False if there is nothing to give."""
         match self._scheduler.relief():
             case EvictIdle(index):
-                self._scheduler.lost([index])
+                scheduler = self._scheduler
+                if worth_shelving(scheduler.streams[index], scheduler.streams, scheduler.shelf):
+                    self._shelve(index)
+                scheduler.lost([index])
             case Preempt(sequence):
                 index = self._scheduler.preempt(sequence)
             case None:

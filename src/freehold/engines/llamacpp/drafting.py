@@ -16,6 +16,8 @@ LONGEST = 16
 # A sequence whose guesses keep failing pauses for this many tokens, then twice as many, …
 FIRST_PAUSE = 8
 LONGEST_PAUSE = 256
+# How fast a bad record is forgotten, per token.
+RECOVERY = 0.005
 
 
 class Drafter:
@@ -41,6 +43,8 @@ class Drafter:
             self._read_prompt()
         self._remember(token)
         self._pause = max(0, self._pause - 1)
+        # What did not pay once may pay again: nobody would find out without another try.
+        self.chance += RECOVERY * (0.5 - self.chance)
 
     def _read_prompt(self) -> None:
         """Index the prompt, when the first token of the answer shows that it is needed."""
@@ -61,7 +65,12 @@ class Drafter:
         start = self._follows.get(tuple(self._tokens[-NGRAM:]))
         if start is None:
             return ()
-        return tuple(self._tokens[start : start + min(limit, self.length)])
+        draft: list[int] = []
+        for at in range(start, start + min(limit, self.length)):
+            # A repetition that is just going on continues into its own guess.
+            known = at - len(self._tokens)
+            draft.append(self._tokens[at] if known < 0 else draft[known])
+        return tuple(draft)
 
     def learn(self, drafted: int, accepted: int) -> None:
         """``accepted`` of the last ``drafted`` guesses were right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 
@@ -11,6 +12,8 @@ from freehold.engines.llamacpp.inbox import Compiled, Inbox
 from freehold.engines.llamacpp.messages import Failure
 from freehold.text.constraint import ConstraintCompiler, Matcher
 from freehold.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 class Grammars:
@@ -30,10 +33,16 @@ class Grammars:
             self._thread.start()
 
     def _run(self) -> None:
-        compiler = ConstraintCompiler(self._vocabulary)
+        compiler: ConstraintCompiler | None = None
         while True:
             request = self._requests.get()
-            self._inbox.put(Compiled(request.request_id, _outcome(compiler, request)))
+            outcome: Matcher | Failure = Failure("The constraint could not be compiled.")
+            try:
+                compiler = compiler or ConstraintCompiler(self._vocabulary)
+                outcome = _outcome(compiler, request)
+            except Exception:  # the border of this thread: whoever waits must be told
+                log.exception("a constraint could not be compiled")
+            self._inbox.put(Compiled(request.request_id, outcome))
 
 
 def _outcome(compiler: ConstraintCompiler, request: GenerateRequest) -> Matcher | Failure:

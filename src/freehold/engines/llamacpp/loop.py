@@ -79,7 +79,7 @@ class Loop:
                 for work in step.work:
                     self._advance(work, [next(rows) for _ in range(work.outputs)])
                 self.scheduler.stepped(step)
-            self._tally.step(step, time.monotonic() - began)
+                self._tally.step(step, time.monotonic() - began)
         self._emit()
 
     # drain
@@ -161,7 +161,8 @@ class Loop:
         users = sum(sequence.key.uses(name) for sequence in self.scheduler.sequences)
         if users:
             raise InvalidRequest(
-                f"{users} requests are using the adapter {name!r}; repeat when they have ended.",
+                f"The adapter {name!r} is in use ({users} running or waiting); repeat when "
+                "they have ended.",
                 field="adapters",
             )
 
@@ -311,6 +312,8 @@ class Loop:
         self.scheduler.release(sequence)
 
     def _abandon_all(self) -> None:
+        if not self._voices:
+            return
         log.error("the gateway has stopped reading; %d streams end", len(self._voices))
         failure = Failure(message="The answer was not read for too long and has been stopped.")
         sequences = self.scheduler.sequences

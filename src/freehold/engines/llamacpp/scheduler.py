@@ -172,6 +172,8 @@ class Scheduler:
             return None
         chunk = self.pace.chunk(self._decoding_rows)
         unread = [s.remaining for s in self.running if s.phase is Phase.PREFILL]
+        if sum(unread) >= chunk and len(unread) != 1:
+            return None
         for sequence in self.waiting:
             if sequence.phase is Phase.COMPILING:
                 continue
@@ -263,7 +265,9 @@ class Scheduler:
         stream.owner = sequence
         sequence.stream, sequence.phase, sequence.committed = stream.index, Phase.PREFILL, kept
         if sequence.admitted_at is None:
-            sequence.admitted_at, sequence.cached_tokens = now, kept
+            sequence.admitted_at = now
+        if sequence.first_token_at is None:
+            sequence.cached_tokens = kept
         self.waiting.remove(sequence)
         self.running.append(sequence)
         self.running.sort(key=lambda running: running.arrived)
@@ -398,6 +402,8 @@ class Scheduler:
         if kept < sequence.committed:
             sequence.phase = Phase.PREFILL
         sequence.committed = self.streams[sequence.stream].length = kept
+        if sequence.first_token_at is None:
+            sequence.cached_tokens = min(sequence.cached_tokens, kept)
 
     def lost(self, streams: SequenceOf[int]) -> None:
         """What these streams held is gone, or not to be trusted."""
