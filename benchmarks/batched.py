@@ -74,9 +74,8 @@ async def _engine_decode(model: Path) -> float:
         for number in range(SLOTS)
     ]
     try:
-        await asyncio.gather(
-            *(_follow(engine, *pair) for pair in zip(requests, answers, strict=True))
-        )
+        pairs = zip(requests, answers, strict=True)
+        await asyncio.gather(*(_follow(engine, *pair) for pair in pairs))
     finally:
         await engine.close()
     began = max(answer.times[0] for answer in answers)

@@ -98,7 +98,7 @@ def test_batched_is_alone(model: Path, alone: list[Answer], layout: CacheLayout)
 def test_small_chunks_are_large_ones(model: Path, alone: list[Answer]) -> None:
     # A target that cannot be met leaves the smallest chunks for prompts.
     with staged(model, config(parallel=8, drafts=False, latency=1e-9)) as stage:
-        stage.loop.scheduler.pace.chunk = lambda rows: SHORT_CHUNK  # type: ignore[method-assign]
+        stage.loop.scheduler.pace.chunk = lambda *_: SHORT_CHUNK  # type: ignore[method-assign]
         assert_same(play(stage, apart(requests())), alone)
         assert stage.inspect().steps > sum(len(r.prompt) for r in requests()) / 64
 

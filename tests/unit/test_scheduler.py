@@ -64,7 +64,7 @@ class SteadyPace(Pace):
         super().__init__(0.2)
         self.size = size
 
-    def chunk(self, rows: int) -> int:
+    def chunk(self, rows: int, readers: int = 1) -> int:
         return self.size
 
     def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:

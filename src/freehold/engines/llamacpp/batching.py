@@ -59,8 +59,10 @@ class StepLimits(Protocol):
     def drafts(self) -> bool: ...
 
 
-def compose(group: SequenceOf[Sequence], limits: StepLimits, pace: Pace) -> list[Work]:
-    """One step's work for sequences that may share it."""
+def compose(
+    group: SequenceOf[Sequence], limits: StepLimits, pace: Pace, unread: int = 1
+) -> list[Work]:
+    """One step's work for sequences that may share it; ``unread`` prompts wait or are being read."""
     decoding = [sequence for sequence in group if sequence.phase is Phase.DECODE]
     reading = [sequence for sequence in group if sequence.phase is Phase.PREFILL]
     # Rows of logits beyond the one that each sequence may need. Prompts that are to be shown with
@@ -74,7 +76,7 @@ def compose(group: SequenceOf[Sequence], limits: StepLimits, pace: Pace) -> list
         spare -= len(item.draft)
         work.append(item)
     rows = sum(len(item.tokens) for item in work)
-    budget = min(pace.chunk(rows), limits.batch - rows)
+    budget = min(pace.chunk(rows, unread), limits.batch - rows)
     for sequence, count in _chunks(reading, budget):
         item = _read(sequence, count, spare + 1)
         spare -= max(0, item.outputs - 1)

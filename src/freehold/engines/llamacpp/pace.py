@@ -12,6 +12,8 @@ from __future__ import annotations
 ALONE_SECONDS = 1.0
 # No chunk is smaller, or reading would pay the fixed cost of a step for nearly nothing.
 SMALLEST_CHUNK = 16
+# Time for reading against time for decoding, at most, when many prompts wait.
+LARGEST_SHARE = 3
 # Before anything was measured.
 FIRST_CHUNK = 64
 # Weight of what was known against one more observation.
@@ -56,7 +58,10 @@ class Pace:
     """``target`` is the inter-token latency, in seconds, that reading prompts must respect.
 
     Where decoding alone takes longer than half the target, reading gets as much time as
-    decoding does: it slows others down to half, never stops them, and is never stopped.
+    decoding does: it slows others down to half, never stops them, and is never stopped. While
+    several prompts wait to be read it gets up to `LARGEST_SHARE` times as much: those who wait for
+    their first token lose more than those who read on slower, and the more sequences decode
+    together, the less each token costs.
     """
 
     def __init__(self, target: float) -> None:
@@ -81,15 +86,16 @@ class Pace:
     def decode_seconds(self, rows: int) -> float:
         return self._decode.at(rows) if rows else 0.0
 
-    def chunk(self, rows: int) -> int:
-        """Prompt tokens that may be read in a step that decodes ``rows``."""
+    def chunk(self, rows: int, readers: int = 1) -> int:
+        """Prompt tokens to read in a step that decodes ``rows``, while ``readers`` are unread."""
         if not self._prefill_rate:
             return FIRST_CHUNK
         if rows == 0:
             seconds = ALONE_SECONDS
         else:
             decoding = self.decode_seconds(rows)
-            seconds = max(self._target - decoding, decoding)
+            share = min(max(1, readers), LARGEST_SHARE)
+            seconds = share * max(self._target - decoding, decoding)
         return max(SMALLEST_CHUNK, int(seconds * self._prefill_rate))
 
     def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:

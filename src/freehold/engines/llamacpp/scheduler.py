@@ -170,7 +170,7 @@ class Scheduler:
         """Who starts now. Does not change anything; repeat after `admit`."""
         if len(self.running) >= self.limits.parallel or (self._pressed and self.running):
             return None
-        chunk = self.pace.chunk(self._decoding_rows)
+        chunk = self.pace.chunk(self._decoding_rows, self._unread)
         unread = [s.remaining for s in self.running if s.phase is Phase.PREFILL]
         if sum(unread) >= chunk and len(unread) != 1:
             return None
@@ -192,6 +192,12 @@ class Scheduler:
     @property
     def _decoding_rows(self) -> int:
         return sum(1 for sequence in self.running if sequence.phase is Phase.DECODE)
+
+    @property
+    def _unread(self) -> int:
+        """Requests whose prompt waits to be read, or is being read."""
+        reading = sum(1 for sequence in self.running if sequence.phase is Phase.PREFILL)
+        return reading + sum(1 for s in self.waiting if s.phase is Phase.WAITING)
 
     def _reuse(self, sequence: Sequence) -> Reuse:
         if sequence.wants_prompt_logprobs:
@@ -311,7 +317,7 @@ class Scheduler:
         """The next step's work. Does not change anything."""
         adapters = self._next_adapters()
         group = [sequence for sequence in self.running if sequence.request.adapters == adapters]
-        work = batching.compose(group, self.limits, self.pace)
+        work = batching.compose(group, self.limits, self.pace, self._unread)
         return Step(tuple(sorted(work, key=lambda item: item.stream)), adapters)
 
     def _next_adapters(self) -> tuple[AdapterUse, ...]:
