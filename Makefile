@@ -14,7 +14,7 @@ FLAGS := $(shell $(PYTHON) src/freehold/machine/compiler.py $${CXX:-c++} 2>/dev/
 NATIVE := $(if $(FLAGS),--config-settings-package "llama-cpp-python:cmake.define.CMAKE_CXX_FLAGS=$(FLAGS)")
 SYNC := UV_PYTHON_DOWNLOADS=never $(UV) sync --locked --quiet $(NATIVE)
 
-.PHONY: run test quick check bench lock wheel clean
+.PHONY: run test quick check bench soak lock wheel clean
 
 run: .venv/ready-run
 	@.venv/bin/freehold run $(MODEL) "$(PROMPT)" </dev/null
@@ -34,6 +34,10 @@ check: .venv/ready-test
 # Side by side with the servers people use instead: docs/benchmarks.md. BENCH="--model q4_0" and so on.
 bench: .venv/ready-test
 	.venv/bin/python -m benchmarks $(BENCH)
+
+# Half an hour of random load on the engine; `make test` has a short one.
+soak: .venv/ready-test
+	.venv/bin/python -m tests.support.soak 30
 
 .venv/ready-run: pyproject.toml uv.lock | toolchain
 	@echo "Setting up .venv; llama.cpp is compiled for this machine, which takes a few minutes."

@@ -15,7 +15,14 @@ from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.binding import Context
 from freehold.engines.llamacpp.inbox import Closed, Inbox
 from freehold.engines.llamacpp.loop import Loop
-from freehold.engines.llamacpp.messages import Generate, Inspect, Inspected, SequenceDelta, Step
+from freehold.engines.llamacpp.messages import (
+    AdapterReply,
+    Generate,
+    Inspect,
+    Inspected,
+    SequenceDelta,
+    Step,
+)
 from freehold.engines.llamacpp.outbox import Outbox
 from freehold.text.vocabulary import start_native
 
@@ -65,6 +72,7 @@ class Stage:
     answers: dict[str, Answer] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     inspected: Inspected | None = None
+    replies: list[AdapterReply] = field(default_factory=list)
     steps: int = 0
 
     def ask(self, request: GenerateRequest) -> None:
@@ -88,6 +96,8 @@ class Stage:
                         self.answers[delta.request_id].hear(delta)
             elif isinstance(message, Inspected):
                 self.inspected = message
+            elif isinstance(message, AdapterReply):
+                self.replies.append(message)
 
     def inspect(self) -> Inspected:
         self.inbox.put(Inspect())

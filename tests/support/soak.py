@@ -1,14 +1,21 @@
 """Random load on one engine: arrivals, cancellations, lengths, grammars, seeds, scopes.
 
 Every step is followed by a comparison of what the scheduler believes with what llama.cpp holds.
+``python -m tests.support.soak MINUTES`` goes on for so long, half of it with each cache layout, and
+looks at the memory as well.
 """
 
 from __future__ import annotations
 
 import random
+import sys
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
@@ -16,6 +23,7 @@ from freehold.engines.base import CacheConfig, CacheLayout
 from freehold.engines.llamacpp.messages import Cancel
 from freehold.engines.llamacpp.sequence import Phase
 from tests.support.engine import Answer, Stage, config, staged
+from tests.support.tiny_model import write_tiny_llama
 
 GRAMMARS = (
     Constraint(Grammar.REGEX, "[a-c]{3,9}"),
@@ -149,3 +157,42 @@ def check(stage: Stage) -> None:
     assert not set(map(id, scheduler.running)) & set(map(id, scheduler.waiting))
     assert scheduler.shelf.size <= scheduler.shelf.capacity
     assert {item.number for item in scheduler.shelf} == set(stage.loop.cache.blobs)
+
+
+# What Python and malloc may still take after the first tenth, in bytes.
+GROWTH = 64 * 1024 * 1024
+
+
+def main(minutes: float) -> None:
+    """Soak both layouts; raises `AssertionError` for whatever is wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_tiny_llama(Path(folder) / "tiny.gguf")
+        for layout in CacheLayout:
+            clock = _Clock(minutes * 30)
+            outcome = soak(model, layout, seed=int(time.time()), go_on=clock.go_on)
+            grown = _resident() - clock.settled_size
+            print(f"{layout}: {outcome}; memory grew by {grown / 2**20:.1f} MiB", flush=True)
+            assert outcome.failed == 0
+            assert grown < GROWTH
+
+
+class _Clock:
+    """Says when to stop, and how large the process was after a tenth of the time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._began, self._seconds = time.monotonic(), seconds
+        self.settled_size = 0
+
+    def go_on(self, _: int) -> bool:
+        passed = time.monotonic() - self._began
+        if passed > self._seconds / 10 and not self.settled_size:
+            self.settled_size = _resident()
+        return passed < self._seconds
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from freehold.engines.llamacpp.pace import (
     ALONE_SECONDS,
     FIRST_CHUNK,
+    PRIOR_SLOPE,
     SMALLEST_CHUNK,
     Line,
     Pace,
@@ -34,13 +35,24 @@ def pace_of(
 # The line through observations
 
 
-@given(st.floats(0, 1), st.floats(0, 0.1), st.lists(st.integers(1, 64), min_size=2, unique=True))
-def test_a_line_is_found(base: float, slope: float, xs: list[int]) -> None:
+@given(st.floats(0.01, 1), st.floats(0, 0.1))
+def test_a_line_is_found(base: float, slope: float) -> None:
     line = Line()
-    for x in xs:
+    for x in [1, 16, 4, 32, 8, 2, 24] * 4:
         line.observe(x, base + slope * x)
-    assert line.slope == pytest.approx(slope, abs=1e-4)
-    assert line.at(10) == pytest.approx(base + slope * 10, abs=1e-2)
+    assert line.slope == pytest.approx(slope, rel=0.1, abs=0.003)
+    assert line.at(10) == pytest.approx(base + slope * 10, rel=0.1)
+
+
+def test_one_slow_step_is_forgotten() -> None:
+    """Rows that seemed dear once are tried again."""
+    line = Line()
+    line.observe(1, 0.03)
+    line.observe(3, 0.30)
+    dear = line.slope
+    for _ in range(60):
+        line.observe(1, 0.03)
+    assert line.slope < dear / 2
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), seconds), min_size=1))
@@ -59,8 +71,8 @@ def test_of_one_x_nothing_is_known_of_the_slope() -> None:
     line = Line()
     for _ in range(5):
         line.observe(3, 0.1)
-    assert line.slope == 0
-    assert line.at(1) == pytest.approx(0.1)
+    assert line.slope == pytest.approx(PRIOR_SLOPE * 0.1 / 3)
+    assert line.at(3) == pytest.approx(0.1)
 
 
 def test_a_line_that_knows_nothing() -> None:
@@ -104,7 +116,7 @@ def test_more_rows_leave_less() -> None:
 
 def test_where_decoding_is_slow_reading_gets_as_much_time_as_decoding() -> None:
     pace = pace_of(target=0.2, base=0.5, rate=1000)
-    assert pace.chunk(2) == pytest.approx(500, abs=1)
+    assert pace.chunk(2) == pytest.approx(500, rel=0.05)
 
 
 def test_where_nobody_decodes_a_step_is_bounded_all_the_same() -> None:

@@ -31,7 +31,7 @@ from freehold.weights.reference import PathReference
 @click.option("--flash-attention/--no-flash-attention", default=None, help="Fused attention.")
 @click.option("--cells", type=int, help="Tokens all sequences share in a unified cache.")
 @click.option("--prefix-memory", type=int, help="MiB that keep finished prefixes (1024).")
-@click.option("--latency", type=int, help="Milliseconds between tokens to aim for (250).")
+@click.option("--latency", type=int, help="Milliseconds between tokens to aim for (500).")
 @click.option("--speculate/--no-speculate", default=None, help="Guess tokens that repeat.")
 @OFFLINE_OPTION
 def command(

@@ -109,7 +109,7 @@ class EngineConfig:
     threads: int
     kernels: Kernels = Kernels.FAST
     cache: CacheConfig = CacheConfig()
-    latency: float = 0.25
+    latency: float = 0.5
     drafts: bool = True
 
 

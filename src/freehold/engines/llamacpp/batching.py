@@ -62,7 +62,7 @@ class StepLimits(Protocol):
 def compose(
     group: SequenceOf[Sequence], limits: StepLimits, pace: Pace, unread: int = 1
 ) -> list[Work]:
-    """One step's work for sequences that may share it; ``unread`` prompts wait or are being read."""
+    """One step's work for sequences that may share it, while so many prompts are ``unread``."""
     decoding = [sequence for sequence in group if sequence.phase is Phase.DECODE]
     reading = [sequence for sequence in group if sequence.phase is Phase.PREFILL]
     # Rows of logits beyond the one that each sequence may need. Prompts that are to be shown with
@@ -112,9 +112,10 @@ def _draft(
     draft = sequence.drafter.draft(room)
     # In streams, rows of one sequence that others have no counterpart for are a batch of their own.
     apart = limits.layout is CacheLayout.STREAMS and decoding > 1
-    if draft and pace.draft_pays(decoding, len(draft), sequence.drafter.chance, apart=apart):
-        return draft
-    return ()
+    chance = sequence.drafter.chance
+    while draft and not pace.draft_pays(decoding, len(draft), chance, apart=apart):
+        draft = draft[: len(draft) // 2]
+    return draft
 
 
 def _chunks(reading: SequenceOf[Sequence], budget: int) -> list[tuple[Sequence, int]]:

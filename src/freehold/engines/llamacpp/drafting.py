@@ -16,6 +16,10 @@ LONGEST = 16
 # A sequence whose guesses keep failing pauses for this many tokens, then twice as many, …
 FIRST_PAUSE = 8
 LONGEST_PAUSE = 256
+# What a guess is given before it has a record: three tokens in a row that return often go on.
+FIRST_CHANCE = 0.7
+# Weight of the record so far against one more guessed token.
+MEMORY = 0.8
 # How fast a bad record is forgotten, per token.
 RECOVERY = 0.005
 
@@ -35,7 +39,7 @@ class Drafter:
         self._pause = 0
         self._next_pause = FIRST_PAUSE
         self.length = SHORTEST
-        self.chance = 0.5
+        self.chance = FIRST_CHANCE
 
     def append(self, token: int) -> None:
         """One more token of the answer."""
@@ -44,7 +48,7 @@ class Drafter:
         self._remember(token)
         self._pause = max(0, self._pause - 1)
         # What did not pay once may pay again: nobody would find out without another try.
-        self.chance += RECOVERY * (0.5 - self.chance)
+        self.chance += RECOVERY * (FIRST_CHANCE - self.chance)
 
     def _read_prompt(self) -> None:
         """Index the prompt, when the first token of the answer shows that it is needed."""
@@ -74,7 +78,9 @@ class Drafter:
 
     def learn(self, drafted: int, accepted: int) -> None:
         """``accepted`` of the last ``drafted`` guesses were right."""
-        self.chance += 0.2 * (accepted / drafted - self.chance)
+        # What follows a wrong guess was not tried.
+        tried = accepted + (accepted < drafted)
+        self.chance += (1 - MEMORY**tried) * (accepted / tried - self.chance)
         if accepted == 0:
             self._pause, self._next_pause = (
                 self._next_pause,

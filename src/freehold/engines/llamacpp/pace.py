@@ -16,6 +16,9 @@ SMALLEST_CHUNK = 16
 LARGEST_SHARE = 3
 # Before anything was measured.
 FIRST_CHUNK = 64
+# What one more row is taken to cost, as a share of the average row, and how firmly.
+PRIOR_SLOPE = 0.3
+PRIOR_WEIGHT = 4.0
 # Weight of what was known against one more observation.
 MEMORY = 0.7
 
@@ -40,10 +43,17 @@ class Line:
 
     @property
     def slope(self) -> float:
-        spread = self._n * self._xx - self._x * self._x
-        if spread <= 1e-6 * self._xx:  # one x only: nothing is known of the slope
+        """Pulled towards `PRIOR_SLOPE`, the more the less the observations differ in x.
+
+        Without that a single slow step could say for ever that more rows are dear: nobody
+        would try them again.
+        """
+        if not self._x:
             return 0.0
-        slope = (self._n * self._xy - self._x * self._y) / spread
+        spread = self._n * self._xx - self._x * self._x
+        doubt = PRIOR_WEIGHT * self._n
+        prior = PRIOR_SLOPE * self._y / self._x
+        slope = (self._n * self._xy - self._x * self._y + doubt * prior) / (spread + doubt)
         return min(max(0.0, slope), self._y / self._x)
 
     @property
@@ -58,10 +68,10 @@ class Pace:
     """``target`` is the inter-token latency, in seconds, that reading prompts must respect.
 
     Where decoding alone takes longer than half the target, reading gets as much time as
-    decoding does: it slows others down to half, never stops them, and is never stopped. While
-    several prompts wait to be read it gets up to `LARGEST_SHARE` times as much: those who wait for
-    their first token lose more than those who read on slower, and the more sequences decode
-    together, the less each token costs.
+    decoding does: it slows others down to half, never stops them, and is never stopped; while
+    several prompts wait, up to `LARGEST_SHARE` times as much. Those who wait for their first
+    token lose more than those who read on slower, and the more sequences decode together, the
+    less each token costs.
     """
 
     def __init__(self, target: float) -> None:
@@ -95,7 +105,7 @@ class Pace:
         else:
             decoding = self.decode_seconds(rows)
             share = min(max(1, readers), LARGEST_SHARE)
-            seconds = share * max(self._target - decoding, decoding)
+            seconds = max(self._target - decoding, share * decoding)
         return max(SMALLEST_CHUNK, int(seconds * self._prefill_rate))
 
     def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:

@@ -128,7 +128,7 @@ def write_llama(
         for name, size in _matrices(shape).items()
     ]
     norms = [_ones(name, shape.embedding) for name in _norms(shape)]
-    described = {**_model_metadata(shape), **_tokeniser_metadata(), **(metadata or {})}
+    described = {**_model_metadata(shape), **tokeniser_metadata(), **(metadata or {})}
     write_gguf(path, described, tensors + norms)
 
 
@@ -223,7 +223,8 @@ def _model_metadata(shape: LlamaShape) -> dict[str, Value]:
     }
 
 
-def _tokeniser_metadata() -> dict[str, Value]:
+def tokeniser_metadata() -> dict[str, Value]:
+    """The tokeniser and chat template of the probe model, for other models as small."""
     merged = tuple(merge.replace(" ", "") for merge in _MERGES)
     tokens = (*byte_alphabet(), *merged, *_CONTROL_TOKENS)
     types = (*[_NORMAL] * END_OF_TEXT, *[_CONTROL] * len(_CONTROL_TOKENS))
