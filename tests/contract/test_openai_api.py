@@ -210,7 +210,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str]] = [
         {"response_format": {"type": "json_schema"}},
         400,
         "response_format.json_schema.json_schema",
-        "required",
+        "is missing",
     ),
     ({"stop": ["x"] * 9}, 400, "stop", "at most 8"),
     ({"stop": "x" * 65}, 400, "stop.0", "at most 64"),

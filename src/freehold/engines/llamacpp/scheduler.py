@@ -130,7 +130,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._uses = 0
         self._adapters: tuple[AdapterUse, ...] = ()
-        self._turn = 0
+        self._turn = self._steps = 0
+        self._served: dict[tuple[AdapterUse, ...], int] = {}
         self._gap_seen = False
         # Somebody had to go for want of room, and nobody has ended since: admitting one now would
         # only take the room from those for whom it was made.
@@ -320,23 +321,28 @@ class Scheduler:
         work = batching.compose(group, self.limits, self.pace, self._unread)
         return Step(tuple(sorted(work, key=lambda item: item.stream)), adapters)
 
+    @property
+    def _groups(self) -> list[tuple[AdapterUse, ...]]:
+        """The adapter sets of the running sequences, in order of arrival."""
+        return list(dict.fromkeys(sequence.request.adapters for sequence in self.running))
+
     def _next_adapters(self) -> tuple[AdapterUse, ...]:
-        """Whose turn it is: the present group until its turn is over or it has nothing to do."""
-        groups = list(dict.fromkeys(sequence.request.adapters for sequence in self.running))
+        """Whose turn it is: the present group until its turn is over, then who waited longest."""
+        groups = self._groups
         if not groups:
             return ()
-        if self._adapters not in groups:
-            return groups[0]
-        if self._turn < TURN_STEPS:
+        if self._adapters in groups and self._turn < TURN_STEPS:
             return self._adapters
-        return groups[(groups.index(self._adapters) + 1) % len(groups)]
+        return min(groups, key=lambda group: self._served.get(group, self._steps))
 
     def stepped(self, step: Step) -> None:
         """Record that a step was done, for the turns of the groups."""
-        self._turn = self._turn + 1 if step.adapters == self._adapters else 1
-        if self._turn > TURN_STEPS:
-            self._turn = 1
+        self._turn = self._turn % TURN_STEPS + 1 if step.adapters == self._adapters else 1
         self._adapters = step.adapters
+        self._steps += 1
+        # A group that is new waits from now on; one that has gone is forgotten.
+        self._served = {group: self._served.get(group, self._steps) for group in self._groups}
+        self._served[step.adapters] = self._steps
 
     def commit(self, work: Work, count: int) -> None:
         """Record that the first ``count`` tokens of ``work`` are in the cache for good."""
