@@ -54,7 +54,8 @@ def test_common_prefix(left: list[int], right: list[int]) -> None:
 @given(token_lists, token_lists)
 def test_a_log_is_what_was_put_in(begin: list[int], more: list[int]) -> None:
     log = TokenLog(begin)
-    log.extend(more)
+    for token in more:
+        log.append(token)
     assert log.array.tolist() == begin + more
     assert len(log) == len(begin + more)
     assert not (begin + more) or log[-1] == (begin + more)[-1]

@@ -107,15 +107,11 @@ class Vocabulary:
             | native.LLAMA_TOKEN_ATTR_UNKNOWN
             | native.LLAMA_TOKEN_ATTR_UNUSED
         )
-        vocab, attributes, is_end = (
-            self._vocab,
-            native.llama_vocab_get_attr,
-            native.llama_vocab_is_eog,
-        )
+        vocab, attributes = self._vocab, native.llama_vocab_get_attr
         return TokenTable(
             pieces=self._pieces(),
             unseen=frozenset(t for t in range(self.size) if attributes(vocab, t) & hidden),
-            ends=tuple(t for t in range(self.size) if is_end(vocab, t)),
+            ends=self.ends,
         )
 
     def _pieces(self) -> list[bytes]:

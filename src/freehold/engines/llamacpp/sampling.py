@@ -144,7 +144,7 @@ def log_probability(logits: Logits, token: int, top: int) -> tuple[float, list[t
 
 
 def log_probabilities(
-    rows: Logits, tokens: Sequence[int], top: int
+    rows: Sequence[Logits] | Logits, tokens: Sequence[int], top: int
 ) -> list[tuple[float, list[tuple[int, float]]]]:
     """`log_probability` of each row's token.
 

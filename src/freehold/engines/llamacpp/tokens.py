@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,6 @@ class TokenLog:
             self._store = np.concatenate((self._store, np.empty_like(self._store)))
         self._store[self._length] = token
         self._length += 1
-
-    def extend(self, tokens: Iterable[int]) -> None:
-        for token in tokens:
-            self.append(token)
 
 
 def common_prefix(left: TokenArray, right: TokenArray) -> int:

@@ -16,6 +16,7 @@ from freehold.engines.llamacpp.sampling import (
     Logits,
     NothingToChoose,
     Sampler,
+    log_probabilities,
     log_probability,
 )
 from freehold.engines.llamacpp.tokens import TokenArray
@@ -107,7 +108,9 @@ class Voice:
         return spoken.text, spoken.reason
 
     def _logprob(self, row: Logits, token: int, top: int) -> TokenLogprob:
-        own, best = log_probability(row, token, top)
+        return self._worded(token, *log_probability(row, token, top))
+
+    def _worded(self, token: int, own: float, best: list[tuple[int, float]]) -> TokenLogprob:
         return TokenLogprob(
             self._alternative(token, own),
             tuple(self._alternative(other, logprob) for other, logprob in best),
@@ -124,8 +127,10 @@ class Voice:
         top = self._request.prompt_logprobs
         assert top is not None
         del self._prompt_logprobs[start:]
-        for row, token in zip(rows, following, strict=False):
-            self._prompt_logprobs.append(self._logprob(row, int(token), top))
+        # The last row of a prompt is followed by the answer.
+        found = log_probabilities(rows[: len(following)], following.tolist(), top)
+        for token, (own, best) in zip(following.tolist(), found, strict=True):
+            self._prompt_logprobs.append(self._worded(token, own, best))
 
     def heard(self) -> tuple[TokenLogprob, ...]:
         """All of the prompt's log-probabilities, once."""
