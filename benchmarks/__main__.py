@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import signal
 import sys
@@ -18,15 +19,15 @@ from benchmarks.client import Client
 from benchmarks.measure import geometric_mean, summarise
 from benchmarks.peers import build_peers
 from benchmarks.results import Results, about
-from benchmarks.servers import CANDIDATES, DEFAULT, Server, all_servers, running
+from benchmarks.servers import CANDIDATES, DEFAULT, OUR_SETTINGS, Server, all_servers, running
 from benchmarks.weights import CACHE, FILE_TYPES, ROOT, BenchmarkError, model_file, sha256
 from benchmarks.workloads import WORKLOADS, build, warm_up
 from freehold.text.vocabulary import Vocabulary, open_vocabulary, start_native
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 KINDS = ("ours", DEFAULT, report.BEST, "llama-cpp-python", "batched-bench")
-# The server that answers one request at a time is measured where the claim about it is.
-ONE_AT_A_TIME = ("unique-8",)
+# The server that answers one request at a time is measured, once, where the claim about it is.
+ONE_AT_A_TIME = ("unique-8", "chat", "shared")
 _SCREENING = 0.5
 _SCREENED = ("unique-8", "chat", "copy")
 _QUICK = 0.25
@@ -89,9 +90,14 @@ class Bench:
             return
         theirs = batched.batched_bench(program, self.model)
         ours = batched.engine_decode(self.model)
-        self.results.batched.append({"repeat": repeat, "bench": theirs, "engine": ours})
+        engine = {kind: dataclasses.asdict(found) for kind, found in ours.items()}
+        self.results.batched.append({"repeat": repeat, "bench": theirs, "engine": engine})
         self.results.save()
-        _say(f"repeat {repeat}   decode at 16: llama-batched-bench {theirs:.1f}, ours {ours} tok/s")
+        _say(f"repeat {repeat}   decode at 16: llama-batched-bench {theirs:.1f} tok/s")
+        for kind, found in ours.items():
+            _say(
+                f"  ours, {kind}: {found.tokens_per_second:.1f} tok/s, {found.outside:.1%} outside"
+            )
 
 
 def _say(text: str) -> None:
@@ -105,12 +111,12 @@ def _listed(known: Sequence[str]) -> click.Choice[str]:
 @click.command(context_settings={"show_default": True})
 @click.option("--model", "kind", type=_listed(list(FILE_TYPES)), default="q8_0")
 @click.option("--workloads", "-w", type=_listed(list(WORKLOADS)), multiple=True, help="All.")
-@click.option("--servers", "-s", type=_listed([*KINDS, *CANDIDATES]), multiple=True)
+@click.option("--servers", "-s", type=_listed([*KINDS, *CANDIDATES, *OUR_SETTINGS]), multiple=True)
 @click.option("--repeats", type=click.IntRange(1), default=3)
 @click.option("--quick", is_flag=True, help="A smoke run: few requests, once, not for the docs.")
 @click.option("--end-allowed", is_flag=True, help="Send no logit_bias: answers may end early.")
 @click.option("--fresh", is_flag=True, help="Measure again what the results file holds.")
-@click.option("--output", type=click.Path(path_type=Path), help="The results file.")
+@click.option("--output", type=click.Path(path_type=Path), help="A results file of its own.")
 @click.option("--render", is_flag=True, help="Measure nothing: tables from the results file.")
 def main(
     kind: str,
@@ -145,7 +151,7 @@ def main(
     except BenchmarkError as error:
         _say(f"Error: {error}")
         sys.exit(1)
-    if not quick:
+    if not quick and output is None:
         DOCUMENT.write_text(report.insert(DOCUMENT.read_text(), kind, text))
     print(text)
 
@@ -181,12 +187,15 @@ def _measure(
         results.save()
     wanted = [results.best if name == report.BEST else name for name in kinds]
     names = [name for name in dict.fromkeys(wanted) if name in servers]
-    for repeat in range(1, repeats + 1):
-        for workload in workloads:
+    # Workload by workload: what is compared is measured within minutes.
+    for workload in workloads:
+        for repeat in range(1, repeats + 1):
             for name in names:
-                if name != "llama-cpp-python" or workload in ONE_AT_A_TIME:
+                once = repeat == 1 and workload in ONE_AT_A_TIME
+                if name != "llama-cpp-python" or once:
                     bench.measure(workload, name, repeat)
-        if "batched-bench" in kinds:
+    if "batched-bench" in kinds:
+        for repeat in range(1, repeats + 1):
             bench.decode(peers.batched_bench, repeat)
 
 

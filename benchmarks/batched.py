@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.weights import BenchmarkError
 from benchmarks.workloads import CONTEXT
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.events import TextDelta
-from freehold.domain.sampling import Sampling
+from freehold.domain.sampling import Constraint, Grammar, Sampling
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
 
@@ -52,46 +53,122 @@ def batched_bench(program: Path, model: Path) -> float:
     return float(json.loads(rows[-1])["speed_tg"])
 
 
-def engine_decode(model: Path) -> float:
-    """The same decode through our engine in its worker, greedy, with nothing guessed."""
+# What the 16 sequences ask for beside greedy tokens. The times are of the same steps, so they tell
+# what the asking costs.
+KINDS: Mapping[str, tuple[Sampling, Constraint | None]] = {
+    "greedy": (Sampling(temperature=0, ignore_end=True), None),
+    "sampled": (
+        Sampling(
+            temperature=0.7,
+            top_p=0.9,
+            repetition_penalty=1.1,
+            presence_penalty=0.2,
+            frequency_penalty=0.2,
+            seed=1,
+            ignore_end=True,
+        ),
+        None,
+    ),
+    "schema": (
+        Sampling(temperature=0),
+        Constraint(
+            Grammar.JSON_SCHEMA,
+            json.dumps(
+                {
+                    "type": "array",
+                    "minItems": 1000,
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string", "minLength": 5, "maxLength": 20},
+                            "age": {"type": "integer", "minimum": 1, "maximum": 120},
+                            "kind": {"enum": ["plant", "animal", "stone"]},
+                        },
+                        "required": ["name", "age", "kind"],
+                        "additionalProperties": False,
+                    },
+                }
+            ),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """``outside`` is the share of the time that was not spent in ``llama_decode``."""
+
+    tokens_per_second: float
+    outside: float
+
+
+def engine_decode(model: Path) -> dict[str, Decoding]:
+    """The same decode through our engine in its worker, with nothing guessed, for all `KINDS`."""
     return asyncio.run(_engine_decode(model))
 
 
-async def _engine_decode(model: Path) -> float:
+async def _engine_decode(model: Path) -> dict[str, Decoding]:
     config = EngineConfig("bench", (str(model),), CONTEXT, SLOTS, THREADS, drafts=False)
     engine = LlamaCppEngine(config)
     await engine.load()
-    dice = random.Random(1)
-    answers = [_Answer() for _ in range(SLOTS)]
+    try:
+        return {
+            name: await _decode(engine, name, sampling, constraint)
+            for name, (sampling, constraint) in KINDS.items()
+        }
+    finally:
+        await engine.close()
+
+
+async def _decode(
+    engine: LlamaCppEngine, name: str, sampling: Sampling, constraint: Constraint | None
+) -> Decoding:
+    """What `SLOTS` sequences do together, from when the last has begun, for `ANSWER` steps."""
+    dice = random.Random(name)
     requests = [
         GenerateRequest(
-            str(number),
+            f"{name} {number}",
             tuple(dice.randrange(1000, 100_000) for _ in range(PROMPT)),
-            # Long enough for all to be decoding together for `ANSWER` steps and more.
-            4 * ANSWER,
-            Sampling(temperature=0, ignore_end=True),
+            # Whoever begins first goes on until the last has said what is measured.
+            max_tokens=SLOTS * ANSWER,
+            sampling=sampling,
+            constraint=constraint,
         )
         for number in range(SLOTS)
     ]
+    answers = [_Answer() for _ in requests]
+    pairs = zip(requests, answers, strict=True)
+    tasks = [asyncio.create_task(_follow(engine, *pair)) for pair in pairs]
     try:
-        pairs = zip(requests, answers, strict=True)
-        await asyncio.gather(*(_follow(engine, *pair) for pair in pairs))
+        await asyncio.gather(*(answer.begun.wait() for answer in answers))
+        before, began = await engine.inspect(), time.perf_counter()
+        said = sum(answer.tokens for answer in answers)
+        while sum(answer.tokens for answer in answers) < said + SLOTS * ANSWER:
+            if any(task.done() for task in tasks):
+                raise BenchmarkError(f"An answer ended while {name} was measured.")
+            await asyncio.sleep(0.01)
+        after, ended = await engine.inspect(), time.perf_counter()
     finally:
-        await engine.close()
-    began = max(answer.times[0] for answer in answers)
-    ended = min(answer.times[-1] for answer in answers)
-    within = [at for answer in answers for at in answer.times if began < at <= ended]
-    return len(within) / (ended - began)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    seconds = ended - began
+    return Decoding(
+        tokens_per_second=(after.decoded_rows - before.decoded_rows) / seconds,
+        outside=1 - (after.decode_seconds - before.decode_seconds) / seconds,
+    )
 
 
 @dataclass
 class _Answer:
-    """When each token came, in seconds."""
+    """How much of it has come."""
 
-    times: list[float] = field(default_factory=list)
+    tokens: int = 0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def _follow(engine: LlamaCppEngine, request: GenerateRequest, answer: _Answer) -> None:
     async for event in engine.generate(request):
         if isinstance(event, TextDelta):
-            answer.times.extend([time.perf_counter()] * len(event.tokens))
+            answer.tokens += len(event.tokens)
+            answer.begun.set()

@@ -47,6 +47,7 @@ WANTED = (
     Wanted("shared, 8: output tok/s", "shared", "llama-cpp-python", _SPEED, 3.0),
 )
 DECODE_AT_LEAST = 0.97
+OUTSIDE_AT_MOST = {"greedy": 0.03, "sampled": 0.03, "schema": 0.08}
 # llama.cpp's threads wait by spinning: a little company costs much more than its share.
 OTHERS_AT_MOST = 0.05
 
@@ -83,13 +84,22 @@ def render(results: Results) -> str:
         "",
         "The commands:",
         "",
-        *(f"- {name}: `{flags}`" for name, flags in about["flags"].items()),
+        *(f"- {name}: `{flags}`" for name, flags in _commands(results).items()),
         f"- llama.cpp's build: `{' '.join(about['build'])}`",
     ]
     notes = warnings(results)
     if notes:
         lines += ["", "What to know about these numbers:", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines)
+
+
+def _commands(results: Results) -> dict[str, str]:
+    """How each server was started that was measured."""
+    measured = {row["server"] for row in (*results.measurements, *results.screening)}
+    if results.batched:
+        measured.add("llama-batched-bench")
+    flags: Mapping[str, str] = results.about["flags"]
+    return {name: command for name, command in flags.items() if name in measured}
 
 
 def medians(results: Results) -> dict[tuple[str, str], dict[str, float | None]]:
@@ -124,7 +134,8 @@ def _wanted_table(results: Results) -> list[str]:
         rows.append(
             _wanted_row(wanted.what, against or "best", ours, theirs, times, wanted.at_least)
         )
-    ours = median([row["engine"] for row in results.batched])
+    kinds = _engine_medians(results)
+    ours = kinds.get("greedy", {}).get(_SPEED)
     theirs = median([row["bench"] for row in results.batched])
     times = ratio(_SPEED, ours, theirs)
     rows.append(
@@ -134,6 +145,37 @@ def _wanted_table(results: Results) -> list[str]:
             *(ours, theirs, times, DECODE_AT_LEAST),
         )
     )
+    return [*rows, *_outside_table(kinds)]
+
+
+def _engine_medians(results: Results) -> dict[str, dict[str, float | None]]:
+    """The engine at 16 sequences, without a server: by kind of request."""
+    kinds = results.batched[0]["engine"] if results.batched else {}
+    return {
+        kind: {
+            name: median([row["engine"][kind][name] for row in results.batched])
+            for name in (_SPEED, "outside")
+        }
+        for kind in kinds
+    }
+
+
+def _outside_table(kinds: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    if not kinds:
+        return []
+    rows = [
+        "",
+        "The engine at 16 sequences, and what of its time is spent outside `llama_decode`:",
+        "",
+        "| requests | tok/s | outside | at most | |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for kind, found in kinds.items():
+        outside, most = found["outside"] or 0.0, OUTSIDE_AT_MOST[kind]
+        verdict = "met" if outside <= most else "**missed**"
+        rows.append(
+            f"| {kind} | {_number(found[_SPEED])} | {outside:.1%} | {most:.0%} | {verdict} |"
+        )
     return rows
 
 

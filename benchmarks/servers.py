@@ -32,6 +32,15 @@ _LOOK_EVERY = 0.5
 # One configuration of ours for all workloads: what every user has, with room for 16 clients.
 OURS = ("--parallel", str(SLOTS), "--context", str(CONTEXT), "--threads", str(THREADS))
 
+# Other settings of ours, to see whether the defaults are the right ones. Not part of a plain run.
+OUR_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "ours flash": ("--flash-attention",),
+    "ours flash bf16": ("--flash-attention", "--cache-type", "bf16"),
+    "ours flash q8_0": ("--flash-attention", "--cache-type", "q8_0"),
+    "ours unified": ("--cache-layout", "unified"),
+    "ours unified bf16": ("--cache-layout", "unified", "--cache-type", "bf16"),
+}
+
 # llama-server keeps its defaults (flash attention decided by itself, f16 cache) except for
 # the number of slots and their context. The others are what its users try on a CPU.
 _SERVER = ("-np", str(SLOTS), "-c", str(SLOTS * CONTEXT), "-t", str(THREADS))
@@ -67,12 +76,11 @@ class Server:
 
 def all_servers(model: Path, peers: Peers) -> dict[str, Server]:
     """Every server by its name, with every set of flags."""
-    ours = Server(
-        "ours",
-        (freehold_command(), "serve", str(model), "--port", "{port}", *OURS, "--offline"),
-        "/v1/models",
-        freehold_environment(),
-    )
+    own = (freehold_command(), "serve", str(model), "--port", "{port}", *OURS, "--offline")
+    ours = {
+        name: Server(name, (*own, *flags), "/v1/models", freehold_environment())
+        for name, flags in {"ours": (), **OUR_SETTINGS}.items()
+    }
     python = Server(
         "llama-cpp-python",
         (
@@ -83,7 +91,7 @@ def all_servers(model: Path, peers: Peers) -> dict[str, Server]:
         "/v1/models",
         _plain_environment(),
     )
-    found = {"ours": ours, "llama-cpp-python": python}
+    found = {**ours, "llama-cpp-python": python}
     for name, flags in {DEFAULT: (), **CANDIDATES}.items():
         command = (str(peers.server), "-m", str(model), "--port", "{port}", *_SERVER, *flags)
         found[name] = Server(name, command, "/health", _plain_environment())

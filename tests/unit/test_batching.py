@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from freehold.engines.base import CacheLayout
 from freehold.engines.llamacpp.batching import Work, compose
+from freehold.engines.llamacpp.drafting import LONGEST
 from freehold.engines.llamacpp.pace import Pace
 from freehold.engines.llamacpp.prefix import RECOMPUTED
 from freehold.engines.llamacpp.scheduler import Limits
@@ -26,9 +27,10 @@ class MeasuredPace(SteadyPace):
         super().__init__(64)
         self.asked: list[tuple[int, int, bool]] = []
 
-    def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:
-        self.asked.append((rows, length, apart))
-        return False
+    def draft_length(self, rows: int, chance: float, limit: int, *, apart: bool) -> int:
+        assert 0 < chance < 1
+        self.asked.append((rows, limit, apart))
+        return 0
 
 
 def limits(
@@ -71,7 +73,7 @@ def talking(prompt: list[int] | None = None, *answer: int, max_tokens: int = 100
 
 
 def guessing(*, max_tokens: int = 100) -> Sequence:
-    """One that has a guess of two tokens, and would double it."""
+    """One that knows what follows."""
     return talking([*range(50), *range(9)], 9, max_tokens=max_tokens)
 
 
@@ -212,17 +214,23 @@ def test_where_guessing_is_off_or_cannot_be_undone_nothing_is_guessed(within: Li
     assert drafts(compose([guessing()], within, SteadyPace(64))) == [[]]
 
 
-def test_guesses_that_would_not_pay_are_left_out() -> None:
+def test_how_much_is_guessed_is_for_the_pace_to_say() -> None:
     pace = MeasuredPace()
     assert drafts(compose([guessing()], limits(), pace)) == [[]]
-    assert pace.asked == [(1, 2, False), (1, 1, False)]  # a shorter one might have paid
+    assert pace.asked == [(1, LONGEST, False)]
+
+
+def test_who_has_nothing_to_guess_from_does_not_ask() -> None:
+    pace = MeasuredPace()
+    assert drafts(compose([talking()], limits(), pace)) == [[]]
+    assert pace.asked == []
 
 
 def test_in_streams_guesses_beside_others_run_apart() -> None:
     pace = MeasuredPace()
     compose([guessing(), talking()], limits(), pace)
     compose([guessing(), talking()], limits(layout=CacheLayout.UNIFIED), pace)
-    assert pace.asked == [(2, 2, True), (2, 1, True), (2, 2, False), (2, 1, False)]
+    assert pace.asked == [(2, LONGEST, True), (2, LONGEST, False)]
 
 
 # Any group

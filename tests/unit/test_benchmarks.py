@@ -349,3 +349,27 @@ def test_tables_go_between_their_markers() -> None:
     )
     with pytest.raises(ValueError, match="the markers of q4_0"):
         insert(document, "q4_0", "new")
+
+
+def test_what_the_engine_spends_outside_llama_decode_is_told(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.json", about())
+    for repeat, (speed, outside) in enumerate([(70.0, 0.02), (80.0, 0.01), (90.0, 0.05)], 1):
+        greedy = {"tokens_per_second": speed, "outside": 0.01}
+        schema = {"tokens_per_second": speed / 2, "outside": 8 * outside}
+        results.batched.append(
+            {"repeat": repeat, "bench": 100.0, "engine": {"greedy": greedy, "schema": schema}}
+        )
+    text = render(results)
+    assert "| decode at 16 sequences: tok/s | llama-batched-bench | 80.0 | 100.0 | 0.80 |" in text
+    assert "| greedy | 80.0 | 1.0% | 3% | met |" in text
+    assert "| schema | 40.0 | 16.0% | 8% | **missed** |" in text
+
+
+def test_only_what_was_measured_is_listed(tmp_path: Path) -> None:
+    results = Results(
+        tmp_path / "r.json", {**about(), "flags": {"ours": "here", "theirs": "there"}}
+    )
+    results.add("copy", "ours", 1, summary(1), [record(0.0, 1.0)])
+    text = render(results)
+    assert "`here`" in text
+    assert "`there`" not in text

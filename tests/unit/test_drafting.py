@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engines.llamacpp.drafting import (
-    FIRST_PAUSE,
-    LONGEST,
-    LONGEST_PAUSE,
-    NGRAM,
-    SHORTEST,
-    Drafter,
-)
-
-ALL = 1000
+from freehold.engines.llamacpp.drafting import LONGEST, LONGEST_STRETCH, NGRAM, Drafter
 
 
 def drafter_of(prompt: list[int], *answer: int) -> Drafter:
@@ -26,7 +18,7 @@ def drafter_of(prompt: list[int], *answer: int) -> Drafter:
 
 def test_what_followed_the_same_words_is_guessed() -> None:
     drafter = drafter_of([1, 2, 3, 4, 5, 6, 1, 2], 3)
-    assert drafter.draft(ALL) == (4, 5)
+    assert drafter.draft(2) == (4, 5)
 
 
 def test_the_latest_continuation_is_guessed() -> None:
@@ -39,27 +31,27 @@ def test_the_answer_is_a_source_too() -> None:
 
 
 def test_what_was_never_said_is_not_guessed_from() -> None:
-    assert drafter_of([1, 2, 3, 4, 5], 6).draft(ALL) == ()
+    assert drafter_of([1, 2, 3, 4, 5], 6).draft(5) == ()
 
 
 def test_before_the_answer_begins_nothing_is_guessed() -> None:
-    assert drafter_of([1, 2, 3, 1, 2, 3, 1, 2, 3]).draft(ALL) == ()
+    assert drafter_of([1, 2, 3, 1, 2, 3, 1, 2, 3]).draft(5) == ()
 
 
-def test_a_guess_has_at_most_as_many_tokens_as_asked_for() -> None:
+def test_a_guess_has_as_many_tokens_as_asked_for() -> None:
     drafter = drafter_of([1, 2, 3, 4, 5, 6, 1, 2], 3)
-    assert [len(drafter.draft(limit)) for limit in (-1, 0, 1, 2, ALL)] == [0, 0, 1, 2, SHORTEST]
+    assert [len(drafter.draft(length)) for length in (-1, 0, 1, 2, 30)] == [0, 0, 1, 2, 30]
 
 
 def test_asking_changes_nothing() -> None:
     drafter = drafter_of([1, 2, 3, 4, 1, 2], 3)
-    assert drafter.draft(ALL) == drafter.draft(ALL) != ()
+    assert drafter.draft(5) == drafter.draft(5) != ()
 
 
 @given(st.lists(st.integers(0, 2), max_size=30), st.lists(st.integers(0, 2), max_size=30))
 def test_a_guess_is_what_once_followed_the_last_words(prompt: list[int], answer: list[int]) -> None:
     drafter, said = drafter_of(prompt, *answer), prompt + answer
-    guess = list(drafter.draft(ALL))
+    guess = list(drafter.draft(5))
     last = said[-NGRAM:]
     followed = [
         (said + guess)[at + NGRAM :][: len(guess)]  # it may continue into itself
@@ -74,89 +66,83 @@ def test_a_guess_is_what_once_followed_the_last_words(prompt: list[int], answer:
 # Learning
 
 
-class Repeating(Drafter):
-    """Knows what comes next in [1, 2, 3] over and over."""
-
-    def __init__(self) -> None:
-        super().__init__([1, 2, 3] * 20)
-        self._next = 1
-        self.go_on(1)
-
-    def go_on(self, count: int) -> None:
-        for _ in range(count):
-            self.append(self._next)
-            self._next = self._next % 3 + 1
-
-    def pause(self) -> int:
-        """How many tokens it says nothing for."""
-        waited = 0
-        while not self.draft(ALL):
-            self.go_on(1)
-            waited += 1
-        return waited
+def stretch(length: int) -> Drafter:
+    """One whose last ``length`` tokens were said before, and no more."""
+    return drafter_of([0, *range(10, 10 + length), 1, 2, *range(10, 9 + length)], 9 + length)
 
 
-def test_a_guess_that_was_wholly_right_is_doubled() -> None:
-    drafter = drafter_of([*range(50), *range(9)], 9)
-    lengths = []
-    for _ in range(6):
-        lengths.append(len(drafter.draft(ALL)))
-        drafter.learn(lengths[-1], lengths[-1])
-    assert lengths == [2, 4, 8, 16, LONGEST, LONGEST]
+def chance(drafter: Drafter) -> float:
+    found = drafter.chance()
+    assert found is not None
+    return found
 
 
-def test_after_a_guess_half_right_the_next_is_one_longer_than_that_half() -> None:
-    drafter = drafter_of([*range(50), *range(9)], 9)
-    for _ in range(3):
-        drafter.learn(4, 4)
-    drafter.learn(16, 5)
-    assert len(drafter.draft(ALL)) == 6
+def test_where_nothing_is_known_there_is_no_chance() -> None:
+    assert drafter_of([1, 2, 3, 4, 5], 6).chance() is None
 
 
-def test_one_whose_guesses_fail_pauses_longer_and_longer() -> None:
-    drafter = Repeating()
-    pauses = []
-    for _ in range(8):
-        drafter.learn(2, 0)
-        pauses.append(drafter.pause())
-    assert pauses == [min(LONGEST_PAUSE, FIRST_PAUSE * 2**n) for n in range(8)]
-    assert pauses[-1] == LONGEST_PAUSE
+def test_the_longer_the_stretch_the_likelier_it_goes_on() -> None:
+    chances = [chance(stretch(length)) for length in (3, 4, 8, 16, 32)]
+    assert chances == sorted(set(chances))
+    assert chances[0] == pytest.approx(3 / 4)
+    assert chances[-1] == pytest.approx(LONGEST_STRETCH / (LONGEST_STRETCH + 1))
 
 
-def test_success_makes_up_for_failures() -> None:
-    drafter = Repeating()
-    for _ in range(3):
-        drafter.learn(2, 0)
-        drafter.pause()
-    drafter.learn(2, 1)
-    assert drafter.pause() == 0
-    drafter.learn(2, 0)
-    assert drafter.pause() == FIRST_PAUSE
-
-
-def test_after_a_failure_guesses_are_short_again() -> None:
-    drafter = Repeating()
-    for _ in range(3):
-        drafter.learn(8, 8)
-    drafter.learn(8, 0)
-    drafter.pause()
-    assert len(drafter.draft(ALL)) == SHORTEST
-
-
-@given(st.lists(st.integers(1, 16).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))))
-def test_a_chance_is_a_chance(results: list[tuple[int, int]]) -> None:
-    drafter = Repeating()
-    for drafted, accepted in results:
-        drafter.learn(drafted, accepted)
-    assert 0 <= drafter.chance <= 1
-    assert SHORTEST <= drafter.length <= LONGEST
+def test_a_stretch_reaches_back_to_the_very_beginning() -> None:
+    assert chance(drafter_of([1, 2, 3, 4, 9, 1, 2, 3], 4)) == pytest.approx(4 / 5)
 
 
 def test_the_chance_follows_what_happens() -> None:
-    drafter = Repeating()
+    drafter = stretch(5)
     for _ in range(20):
+        drafter.draft(4)
         drafter.learn(4, 4)
-    assert drafter.chance > 0.9
-    for _ in range(20):
+    assert chance(drafter) > 0.95
+    for _ in range(200):
+        drafter.draft(4)
         drafter.learn(4, 0)
-    assert drafter.chance < 0.1
+    assert chance(drafter) < 0.4
+
+
+def test_what_follows_a_wrong_guess_was_not_tried() -> None:
+    short, long = stretch(5), stretch(5)
+    for drafter, drafted in ((short, 3), (long, 40)):
+        drafter.draft(drafted)
+        drafter.learn(drafted, 2)
+    assert chance(short) == chance(long)
+
+
+def test_long_stretches_do_not_pay_for_short_ones() -> None:
+    prompt = [*range(50), 60, 61, 62, 63, 1, 2]
+    drafter = drafter_of(prompt, 3)
+    before = chance(drafter)
+    for _ in range(20):
+        drafter.draft(4)
+        drafter.learn(4, 0)
+    failed = chance(drafter)
+    for token in (4, 5, 6, 7, 8, 9, 10, 11):
+        drafter.append(token)
+    assert failed < 0.3 < before < chance(drafter)
+
+
+def test_a_bad_record_is_forgotten() -> None:
+    drafter = drafter_of([1, 2, 3] * 20, 1)
+    for _ in range(20):
+        drafter.draft(4)
+        drafter.learn(4, 0)
+    failed = chance(drafter)
+    for token in [2, 3, 1] * 100:
+        drafter.append(token)
+    assert failed < 0.4
+    assert chance(drafter) > 0.7
+
+
+@given(
+    st.lists(st.integers(1, LONGEST).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+)
+def test_a_chance_is_a_chance(results: list[tuple[int, int]]) -> None:
+    drafter = stretch(7)
+    for drafted, accepted in results:
+        assert len(drafter.draft(drafted)) == drafted
+        drafter.learn(drafted, accepted)
+    assert 0 < chance(drafter) < 1

@@ -102,6 +102,7 @@ class PretendedContext:
         self.controls: list[npt.NDArray[np.float32] | None] = []
         self.in_force: list[npt.NDArray[np.float32] | None] = []
         self.asked: list[Callable[[], bool] | None] = []
+        self.decode_seconds = 0.0
         self.steps = 0
         self.rows = 0
         self._before = before

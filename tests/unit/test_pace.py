@@ -15,6 +15,7 @@ from freehold.engines.llamacpp.pace import (
     SMALLEST_CHUNK,
     Line,
     Pace,
+    RowTimes,
 )
 
 seconds = st.floats(1e-6, 10)
@@ -175,28 +176,84 @@ def test_a_scrap_of_prompt_says_nothing_about_the_rate() -> None:
 # Guesses
 
 
-def test_before_anything_was_measured_guesses_are_tried() -> None:
-    assert Pace(0.2).draft_pays(1, 4, 0.5, apart=False)
+def test_before_anything_was_measured_nothing_is_guessed() -> None:
+    assert Pace(0.2).draft_length(1, 0.5, 8, apart=False) == 0
 
 
-def test_where_rows_are_free_guesses_pay() -> None:
-    assert pace_of(base=0.05, per_row=0.0001).draft_pays(1, 4, 0.5, apart=False)
+def test_where_rows_are_free_all_is_guessed() -> None:
+    assert pace_of(base=0.05, per_row=0.0).draft_length(1, 0.9, 16, apart=False) == 16
 
 
-def test_where_rows_cost_all_guesses_do_not_pay() -> None:
-    assert not pace_of(base=0.0001, per_row=0.05).draft_pays(1, 4, 0.5, apart=False)
+def test_where_rows_cost_all_nothing_is_guessed() -> None:
+    assert pace_of(base=0.0001, per_row=0.05).draft_length(1, 0.9, 16, apart=False) == 0
 
 
-def test_the_better_the_guesses_the_more_they_may_cost() -> None:
-    pace = pace_of(base=0.02, per_row=0.02)
-    assert pace.draft_pays(1, 4, 0.95, apart=False)
-    assert not pace.draft_pays(1, 4, 0.1, apart=False)
+def test_the_surer_the_guesses_the_more_there_are() -> None:
+    pace = pace_of(base=0.02, per_row=0.01, target=10)
+    lengths = [pace.draft_length(1, chance, 48, apart=False) for chance in (0.1, 0.6, 0.9, 0.99)]
+    assert lengths == sorted(set(lengths))
+    assert lengths[0] == 0
+    assert lengths[-1] > 16
+
+
+@given(
+    base=st.floats(0.001, 0.1),
+    per_row=st.floats(0.0001, 0.1),
+    rows=st.integers(1, 8),
+    chance=st.floats(0.05, 0.95),
+    apart=st.booleans(),
+)
+def test_no_other_length_answers_faster(
+    base: float, per_row: float, rows: int, chance: float, apart: bool
+) -> None:
+    pace = pace_of(base=base, per_row=per_row, target=1e6)
+    chosen = pace.draft_length(rows, chance, 32, apart=apart)
+
+    def speed(length: int) -> float:
+        tokens = rows + sum(chance**n for n in range(1, length + 1))
+        if apart:
+            return tokens / (pace.decode_seconds(rows) + pace.decode_seconds(length))
+        return tokens / pace.decode_seconds(rows + length)
+
+    assert speed(chosen) == pytest.approx(max(map(speed, range(33))))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_guesses_keep_to_the_target(apart: bool) -> None:
+    pace = pace_of(base=0.02, per_row=0.01, target=0.1)
+    assert 0 < pace.draft_length(1, 0.99, 48, apart=apart) <= 8
+
+
+def test_where_one_token_misses_the_target_guesses_may_double_the_step() -> None:
+    pace = pace_of(base=0.2, per_row=0.01, target=0.1)
+    assert 8 <= pace.draft_length(1, 0.99, 48, apart=False) <= 24
 
 
 def test_rows_that_run_apart_pay_the_base_again() -> None:
     pace = pace_of(base=0.05, per_row=0.001)
-    assert pace.draft_pays(4, 4, 0.5, apart=False)
-    assert not pace.draft_pays(4, 4, 0.5, apart=True)
+    assert pace.draft_length(4, 0.5, 8, apart=False) > 0
+    assert pace.draft_length(4, 0.5, 8, apart=True) == 0
+
+
+def test_tiles_of_rows_are_filled() -> None:
+    """Where five to eight rows take as long as eight, eight are taken."""
+    pace = Pace(10)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9) * 8:
+        pace.observe(rows, 0, 0.03 + 0.04 * -(-rows // 4))
+    assert pace.draft_length(1, 0.8, 8, apart=False) in (3, 7)
+    assert pace.decode_seconds(8) < pace.decode_seconds(9) - 0.02
+
+
+def test_a_number_of_rows_that_was_slow_once_gets_another_chance() -> None:
+    times = RowTimes()
+    for rows in (1, 4) * 10:
+        times.observe(rows, 0.02 + 0.01 * rows)
+    times.observe(2, 1.0)
+    at_once = times.at(2)
+    for rows in (1, 4) * 100:
+        times.observe(rows, 0.02 + 0.01 * rows)
+    assert at_once > 0.05
+    assert times.at(2) == pytest.approx(0.04, rel=0.1)
 
 
 def test_a_machine_of_any_noise_stays_in_bounds() -> None:

@@ -58,7 +58,7 @@ _clock = itertools.count()
 
 
 class SteadyPace(Pace):
-    """A machine on which every step may read ``size`` tokens, and guesses pay."""
+    """A machine on which every step may read ``size`` tokens, and guesses of two pay."""
 
     def __init__(self, size: int) -> None:
         super().__init__(0.2)
@@ -67,8 +67,8 @@ class SteadyPace(Pace):
     def chunk(self, rows: int, readers: int = 1) -> int:
         return self.size
 
-    def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:
-        return True
+    def draft_length(self, rows: int, chance: float, limit: int, *, apart: bool) -> int:
+        return min(2, max(0, limit))
 
 
 def sequence(
@@ -1110,7 +1110,7 @@ class Scheduling(RuleBasedStateMachine):
         for work in step.work:
             self.memory.write(work.stream, work.start, work.tokens, work.sequence.key)
         seconds = 0.05 + 0.01 * step.rows + 0.002 * step.prompt_tokens
-        self.scheduler.pace.observe(step.rows, step.prompt_tokens, seconds)
+        self.scheduler.timed(step, seconds)
         for work in step.work:
             self.advance(work, random)
         self.scheduler.stepped(step)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from freehold.engines.base import CacheLayout
+from freehold.engines.llamacpp.drafting import LONGEST
 from freehold.engines.llamacpp.pace import Pace
 from freehold.engines.llamacpp.prefix import RECOMPUTED
 from freehold.engines.llamacpp.sequence import Phase, Sequence
@@ -109,13 +110,13 @@ def _draft(
         sequence.request.max_tokens - sequence.completion_tokens - 1,
         limits.context - len(sequence.tokens) - 1,
     )
-    draft = sequence.drafter.draft(room)
+    chance = sequence.drafter.chance()
+    if chance is None:
+        return ()
     # In streams, rows of one sequence that others have no counterpart for are a batch of their own.
     apart = limits.layout is CacheLayout.STREAMS and decoding > 1
-    chance = sequence.drafter.chance
-    while draft and not pace.draft_pays(decoding, len(draft), chance, apart=apart):
-        draft = draft[: len(draft) // 2]
-    return draft
+    length = pace.draft_length(decoding, chance, min(room, LONGEST), apart=apart)
+    return sequence.drafter.draft(length)
 
 
 def _chunks(reading: SequenceOf[Sequence], budget: int) -> list[tuple[Sequence, int]]:

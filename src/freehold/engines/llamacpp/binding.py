@@ -7,6 +7,7 @@ one thread, the one that made it.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from freehold.domain.errors import EngineError, LoadFailed
 from freehold.engines.base import CacheLayout, CacheType, EngineConfig, Kernels
+from freehold.engines.llamacpp.drafting import LONGEST as LONGEST_DRAFT
 from freehold.engines.llamacpp.sampling import Logits
 from freehold.engines.llamacpp.tokens import TokenArray
 from freehold.text.vocabulary import Vocabulary
@@ -27,8 +29,8 @@ BATCH_TOKENS = 512
 # Rows of logits per call. Each costs memory for a whole vocabulary; log-probabilities of prompts
 # are computed in chunks of this many.
 SMALLEST_OUTPUTS = 64
-# Guesses that may be verified beside every sequence's own row.
-DRAFT_OUTPUTS = 32
+# Guesses that may be verified beside every sequence's own row: one long one.
+DRAFT_OUTPUTS = LONGEST_DRAFT
 # In a unified cache a sequence id costs nothing: so many finished sequences are kept in place.
 IDLE_SEQUENCES = 64
 
@@ -95,6 +97,8 @@ class Context:
                 f"{self.context} tokens beside the weights.",
                 hint="Load with a smaller --context or --parallel.",
             )
+        # In llama_decode, all calls together.
+        self.decode_seconds = 0.0
         self._memory = native.llama_get_memory(self.handle)
         self._window = int(native.llama_model_n_swa(self.model))
         recurrent = native.llama_model_is_recurrent(self.model)
@@ -144,7 +148,9 @@ class Context:
         """
         rows = self._batch.fill(entries)
         self._set_abort(abort)
+        began = time.monotonic()
         status = native.llama_decode(self.handle, self._batch.native)
+        self.decode_seconds += time.monotonic() - began
         if status == _NO_ROOM:
             raise NoRoom
         if status == _ABORTED:

@@ -70,7 +70,6 @@ class Loop:
 
     def step(self) -> None:
         """One turn: admit, plan, decode, sample, commit, emit."""
-        began = time.monotonic()
         self._admit()
         step = self.scheduler.plan()
         if step.work:
@@ -79,7 +78,7 @@ class Loop:
                 for work in step.work:
                     self._advance(work, [next(rows) for _ in range(work.outputs)])
                 self.scheduler.stepped(step)
-                self._tally.step(step, time.monotonic() - began)
+                self._tally.step(step)
         self._emit()
 
     # drain
@@ -106,7 +105,9 @@ class Loop:
                 case AddAdapter() | RemoveAdapter():
                     self._change_adapters(item)
                 case Inspect():
-                    self._outbox.answer(self._tally.report(self.scheduler))
+                    self._outbox.answer(
+                        self._tally.report(self.scheduler, self._context.decode_seconds)
+                    )
                 case _:
                     log.error("unexpected message %s", type(item).__name__)
             self._emit()
@@ -199,8 +200,7 @@ class Loop:
             self._fail(step, error)
             return None
         seconds = time.monotonic() - began
-        self._tally.decode(seconds)
-        self.scheduler.pace.observe(step.rows, step.prompt_tokens, seconds)
+        self.scheduler.timed(step, seconds)
         return iter(rows)
 
     def _fail(self, step: Step, error: EngineError) -> None:

@@ -78,12 +78,11 @@ class Inspect(Message, frozen=True):
 class Inspected(Message, frozen=True):
     """Since the worker began, in seconds and counts.
 
-    ``step_seconds`` are whole steps, ``decode_seconds`` the part spent in llama.cpp.
+    ``decode_seconds`` were spent in llama.cpp's ``llama_decode``.
     ``held_tokens`` are in streams now, ``shelved_bytes`` in host memory.
     """
 
     steps: int
-    step_seconds: float
     decode_seconds: float
     decoded_rows: int
     prompt_tokens: int

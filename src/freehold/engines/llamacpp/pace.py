@@ -21,6 +21,10 @@ PRIOR_SLOPE = 0.3
 PRIOR_WEIGHT = 4.0
 # Weight of what was known against one more observation.
 MEMORY = 0.7
+# How many observations of a number of rows weigh as much as the line through all of them.
+DOUBT = 2.0
+# What is left of an observation's weight after one more.
+FADE = 0.98
 
 
 class Line:
@@ -64,6 +68,43 @@ class Line:
         return self.base + self.slope * x
 
 
+class RowTimes:
+    """How long decoding so many rows takes: a line, corrected where a number of rows was seen.
+
+    Matrix kernels work on tiles of rows, so the truth is a staircase: four rows can take
+    less time than three.
+    """
+
+    def __init__(self) -> None:
+        self._line = Line()
+        self._observed = 0
+        # By number of rows: the sum of ratios to the line, their weight, when last observed.
+        self._ratios: dict[int, tuple[float, float, int]] = {}
+
+    @property
+    def known(self) -> bool:
+        return self._line.known
+
+    def observe(self, rows: int, seconds: float) -> None:
+        self._line.observe(rows, seconds)
+        self._observed += 1
+        ratio = min(max(0.5, seconds / self._line.at(rows)), 2.0)
+        total, weight = self._faded(rows)
+        self._ratios[rows] = (total + ratio, weight + 1, self._observed)
+
+    def at(self, rows: int) -> float:
+        """Seconds; 0 for no rows."""
+        if rows == 0:
+            return 0.0
+        total, weight = self._faded(rows)
+        return self._line.at(rows) * (DOUBT + total) / (DOUBT + weight)
+
+    def _faded(self, rows: int) -> tuple[float, float]:
+        total, weight, when = self._ratios.get(rows, (0.0, 0.0, self._observed))
+        left = FADE ** (self._observed - when)
+        return total * left, weight * left
+
+
 class Pace:
     """``target`` is the inter-token latency, in seconds, that reading prompts must respect.
 
@@ -76,7 +117,7 @@ class Pace:
 
     def __init__(self, target: float) -> None:
         self._target = target
-        self._decode = Line()
+        self._decode = RowTimes()
         self._prefill_rate = 0.0
 
     def observe(self, rows: int, prefill_tokens: int, seconds: float) -> None:
@@ -94,7 +135,7 @@ class Pace:
         self._prefill_rate = MEMORY * known + (1 - MEMORY) * rate if known else rate
 
     def decode_seconds(self, rows: int) -> float:
-        return self._decode.at(rows) if rows else 0.0
+        return self._decode.at(rows)
 
     def chunk(self, rows: int, readers: int = 1) -> int:
         """Prompt tokens to read in a step that decodes ``rows``, while ``readers`` are unread."""
@@ -108,14 +149,22 @@ class Pace:
             seconds = max(self._target - decoding, share * decoding)
         return max(SMALLEST_CHUNK, int(seconds * self._prefill_rate))
 
-    def draft_pays(self, rows: int, length: int, chance: float, *, apart: bool) -> bool:
-        """Whether guessing ``length`` tokens for one of ``rows`` sequences saves time.
+    def draft_length(self, rows: int, chance: float, limit: int, *, apart: bool) -> int:
+        """How many tokens to guess for one of ``rows`` sequences: as many as answer fastest.
 
         ``chance`` is how likely each guess is right, given those before it. ``apart`` means
-        its rows run as a batch of their own, and pay the base cost once more.
+        that the guesses run as a batch of their own. No guess makes a step longer than the
+        target, or twice what it takes without. 0: guessing loses time, or nothing is known yet.
         """
         if not self._decode.known:
-            return True
-        expected = sum(chance**n for n in range(1, length + 1))
-        cost = self._decode.slope * length + (self._decode.base if apart else 0.0)
-        return expected * self.decode_seconds(rows) / rows > cost
+            return 0
+        plain = self.decode_seconds(rows)
+        most, best, expected = rows / plain, 0, float(rows)
+        for length in range(1, limit + 1):
+            expected += chance**length
+            guessing = plain + self._decode.at(length) if apart else self._decode.at(rows + length)
+            if guessing > max(self._target, 2 * plain):
+                break
+            if expected / guessing > most:
+                most, best = expected / guessing, length
+        return best

@@ -335,6 +335,14 @@ class Scheduler:
             return self._adapters
         return min(groups, key=lambda group: self._served.get(group, self._steps))
 
+    def timed(self, step: Step, seconds: float) -> None:
+        """Learn from how long a step's decode took."""
+        lengths = {len(work.tokens) for work in step.work}
+        # In streams, work of unequal lengths runs as several batches; that says nothing of one.
+        uneven = self.limits.layout is CacheLayout.STREAMS and len(lengths) > 1
+        if step.prompt_tokens or not uneven:
+            self.pace.observe(step.rows, step.prompt_tokens, seconds)
+
     def stepped(self, step: Step) -> None:
         """Record that a step was done, for the turns of the groups."""
         self._turn = self._turn % TURN_STEPS + 1 if step.adapters == self._adapters else 1

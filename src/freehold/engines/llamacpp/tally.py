@@ -11,28 +11,22 @@ class Tally:
 
     def __init__(self) -> None:
         self._steps = 0
-        self._step_seconds = self._decode_seconds = 0.0
         self._rows = self._prompt_tokens = 0
         self._drafted = self._accepted = 0
 
-    def step(self, step: Step, seconds: float) -> None:
+    def step(self, step: Step) -> None:
         self._steps += 1
-        self._step_seconds += seconds
         self._rows += step.rows
         self._prompt_tokens += step.prompt_tokens
-
-    def decode(self, seconds: float) -> None:
-        self._decode_seconds += seconds
 
     def drafted(self, count: int, accepted: int) -> None:
         self._drafted += count
         self._accepted += accepted
 
-    def report(self, scheduler: Scheduler) -> Inspected:
+    def report(self, scheduler: Scheduler, decode_seconds: float) -> Inspected:
         return Inspected(
             steps=self._steps,
-            step_seconds=self._step_seconds,
-            decode_seconds=self._decode_seconds,
+            decode_seconds=decode_seconds,
             decoded_rows=self._rows,
             prompt_tokens=self._prompt_tokens,
             drafted_tokens=self._drafted,
