@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from freehold.domain.chat import Message, Role
+from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import InvalidRequest, LoadFailed, TemplateFailed, TextChildFailed
 from freehold.domain.sampling import Constraint, Grammar
 from freehold.engines.llamacpp.probe_model import CHAT_TEMPLATE, IM_END, IM_START
@@ -40,8 +40,8 @@ def source(
     return VocabularySource(digest or f"digest of {template[:200]}", (str(model),), template)
 
 
-def user(content: str) -> tuple[Message, ...]:
-    return (Message(Role.USER, content),)
+def user(content: str) -> Conversation:
+    return Conversation((Message(Role.USER, content),))
 
 
 def with_service(scenario: Callable[[TextService], Awaitable[None]]) -> None:
@@ -55,11 +55,11 @@ def with_service(scenario: Callable[[TextService], Awaitable[None]]) -> None:
     run(inside())
 
 
-def rendered(model: Path, messages: Sequence[Message], template: str = CHAT_TEMPLATE) -> Prompt:
+def rendered(model: Path, messages: Conversation, template: str = CHAT_TEMPLATE) -> Prompt:
     found: list[Prompt] = []
 
     async def scenario(service: TextService) -> None:
-        found.append(await service.render(source(model, template), tuple(messages)))
+        found.append(await service.render(source(model, template), messages))
 
     with_service(scenario)
     return found[0]
@@ -103,8 +103,8 @@ def tokenizer(model: Path) -> Iterator[Tokenizer]:
 def test_ordinary_prompts_are_tokenised_whole(
     model: Path, tokenizer: Tokenizer, content: str
 ) -> None:
-    turns = (Message(Role.SYSTEM, "Be brief."), *user(content))
-    prompt = rendered(model, turns)
+    turns = (Message(Role.SYSTEM, "Be brief."), *user(content).messages)
+    prompt = rendered(model, Conversation(turns))
     assert prompt.text == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"

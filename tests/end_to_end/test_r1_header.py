@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.domain.chat import Message, Role
+from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import InvalidModelFile
 from freehold.text.client import Prompt, TextService
 from freehold.text.messages import VocabularySource
@@ -83,7 +83,8 @@ def render(source: str, header: GgufHeader, messages: tuple[Message, ...]) -> Pr
         text = TextService()
         try:
             return await text.render(
-                VocabularySource("r1", (source,), header.chat_template or ""), messages
+                VocabularySource("r1", (source,), header.chat_template or ""),
+                Conversation(messages),
             )
         finally:
             await text.close()

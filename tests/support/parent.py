@@ -12,7 +12,7 @@ import sys
 
 import psutil
 
-from freehold.domain.chat import GenerateRequest, Message, Role
+from freehold.domain.chat import Conversation, GenerateRequest, Message, Role
 from freehold.domain.events import TextDelta
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
@@ -23,7 +23,7 @@ from freehold.text.messages import VocabularySource
 async def main(model: str) -> None:
     text = TextService()
     source = VocabularySource("digest", (model,), "{{ messages[0].content }}")
-    prompt = await text.render(source, (Message(Role.USER, "Hello"),))
+    prompt = await text.render(source, Conversation((Message(Role.USER, "Hello"),)))
     engine = LlamaCppEngine(EngineConfig("tiny", (model,), 512, 1, threads=1))
     await engine.load()
     async for event in engine.generate(GenerateRequest("A", prompt.tokens, 400)):

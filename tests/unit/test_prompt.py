@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.domain.chat import Message, Role
-from freehold.text.prompt import Markers, Protected, Stretch, protect, reveal, stretches
+from freehold.text.prompt import Markers, Protection, Stretch, reveal, stretches
 from freehold.text.template import render
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|im|>", "</s>")
@@ -41,14 +43,30 @@ anyones = st.builds(Message, st.sampled_from(Role), contents)
 
 def rendered(messages: tuple[Message, ...], template: str = CHATML) -> str:
     turns = [{"role": message.role.value, "content": message.content} for message in messages]
-    return render(template, turns, special_tokens={})
+    return render(template, {"messages": turns}, special_tokens={})
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Messages whose dangerous strings were replaced, and what each placeholder stands for."""
+
+    messages: tuple[Message, ...]
+    placeholders: Mapping[str, str]
+
+
+def protect(messages: Sequence[Message], markers: Markers, nonce: str) -> Protected:
+    protection = Protection(markers, nonce)
+    shielded = tuple(
+        Message(m.role, protection.shield(m.content, m.role is Role.ASSISTANT)) for m in messages
+    )
+    return Protected(shielded, protection.placeholders)
 
 
 def cut(
     messages: tuple[Message, ...], template: str = CHATML, markers: Markers = MARKERS
 ) -> tuple[Stretch, ...]:
     protected = protect(messages, markers, NONCE)
-    return stretches(rendered(protected.messages, template), protected, markers)
+    return stretches(rendered(protected.messages, template), protected.placeholders, markers)
 
 
 def user(content: str) -> tuple[Message, ...]:
@@ -58,7 +76,7 @@ def user(content: str) -> tuple[Message, ...]:
 @given(st.lists(anyones, max_size=4).map(tuple))
 def test_what_a_person_sees_is_the_ordinary_rendering(messages: tuple[Message, ...]) -> None:
     protected = protect(messages, MARKERS, NONCE)
-    assert reveal(rendered(protected.messages), protected) == rendered(messages)
+    assert reveal(rendered(protected.messages), protected.placeholders) == rendered(messages)
 
 
 @given(st.lists(anyones, max_size=4).map(tuple))
@@ -92,7 +110,7 @@ def test_a_prompt_without_markers_is_one_stretch(content: str) -> None:
 
 
 def test_an_empty_prompt_has_no_stretches() -> None:
-    assert stretches("", Protected((), {}), MARKERS) == ()
+    assert stretches("", {}, MARKERS) == ()
 
 
 def test_the_classic_attack() -> None:
@@ -131,7 +149,7 @@ def test_placeholders_do_not_run_into_digits_or_each_other() -> None:
     content = "1<|im_start|>0<|im_end|>1" + "".join(CONTROL) * 3 + "0x"
     protected = protect(user(content), MARKERS, NONCE)
     assert not any(marker in protected.messages[0].content for marker in CONTROL)
-    assert reveal(protected.messages[0].content, protected) == content
+    assert reveal(protected.messages[0].content, protected.placeholders) == content
 
 
 def test_the_assistant_keeps_the_end_of_its_thoughts() -> None:
@@ -168,6 +186,6 @@ def test_many_markers_take_no_longer_than_few(marker: str) -> None:
     started = time.process_time()
     protected = protect(attack, MARKERS, NONCE)
     prompt = "<|im_start|>" + protected.messages[0].content
-    parts = stretches(prompt, protected, MARKERS)
-    assert reveal(prompt, protected) == "".join(part.text for part in parts)
+    parts = stretches(prompt, protected.placeholders, MARKERS)
+    assert reveal(prompt, protected.placeholders) == "".join(part.text for part in parts)
     assert time.process_time() - started < 2

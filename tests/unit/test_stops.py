@@ -30,7 +30,7 @@ def streamed(pieces: list[str], stops: tuple[str, ...]) -> tuple[str, bool]:
     for piece in pieces:
         step = matcher.feed(piece)
         shown += step.text
-        if step.stopped:
+        if step.stop:
             return shown, True
     return shown + matcher.flush(), False
 
@@ -63,7 +63,7 @@ def test_a_stop_string_across_pieces() -> None:
     matcher = StopMatcher(("\n\nUser:",))
     assert matcher.feed("Hello.\n") == Shown("Hello.")
     assert matcher.feed("\nUs") == Shown("")
-    assert matcher.feed("er: and more") == Shown("", stopped=True)
+    assert matcher.feed("er: and more") == Shown("", stop="\n\nUser:")
     assert matcher.flush() == ""
 
 

@@ -20,7 +20,9 @@ def render(source: str, *contents: str, special_tokens: Mapping[str, str] | None
     turns = [
         {"role": roles[number % 2], "content": content} for number, content in enumerate(contents)
     ]
-    return template.render(source, turns or HELLO, special_tokens=special_tokens or {})
+    return template.render(
+        source, {"messages": turns or HELLO}, special_tokens=special_tokens or {}
+    )
 
 
 def failure(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -114,18 +115,41 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
 def invalid_body(error: RequestValidationError) -> Problem:
     """The first complaint about the body, naming the field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "it does not parse")
+    path = _path(tuple(part for part in first["loc"] if part != "body"), error.body)
+    kind, context = first["type"], first.get("ctx", {})
+    if kind == "json_invalid":
+        reason = context.get("error", "it does not parse")
         return Problem(
             400, "invalid_json", f"The body is not valid JSON: {reason} (at {path[-1]})."
         )
+    if kind.startswith("union_tag"):  # which of several objects it is cannot be told
+        path = [*path, str(context["discriminator"]).strip("'")]
     if not path:
         return Problem(400, "invalid_body", "The body must be a JSON object.")
     field = ".".join(path)
-    if first["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return Problem(400, "unknown_field", f"This server does not know the field {field}.", field)
-    if first["type"] == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return Problem(400, "missing_field", f"The field {field} is missing.", field)
     reason = first["msg"].removeprefix("Value error, ")
+    if kind == "union_tag_invalid":
+        reason = f"it must be one of {context['expected_tags']}"
     return Problem(400, "invalid_field", f"The field {field} is not valid: {reason}.", field)
+
+
+def _path(location: tuple[int | str, ...], body: Any) -> list[str]:
+    """Where in ``body`` a complaint is. Pydantic's names for the branches of a union are left out:
+    they are no keys of anything."""
+    path: list[str] = []
+    value = body
+    for number, part in enumerate(location):
+        if isinstance(value, dict) and part not in value and number < len(location) - 1:
+            continue
+        path.append(str(part))
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            value = None
+    return path

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from freehold.cli.backend import Backend
-from freehold.domain.chat import ChatRequest, Message, Role
-from freehold.domain.events import Finished, TextDelta
+from freehold.domain.answers import ContentDelta, Ended, ReasoningDelta
+from freehold.domain.chat import ChatRequest, Conversation, Message, Role
 from freehold.domain.sampling import Sampling
 
 
@@ -27,7 +27,7 @@ class Options:
         head = (Message(Role.SYSTEM, system),) if system else ()
         return ChatRequest(
             model=self.model,
-            messages=(*head, *messages),
+            conversation=Conversation((*head, *messages)),
             sampling=self.sampling,
             max_tokens=self.max_tokens,
         )
@@ -35,26 +35,50 @@ class Options:
 
 @dataclass(frozen=True)
 class Answer:
-    """``finished`` None: the person stopped it."""
+    """``ended`` None: the person stopped it."""
 
     text: str
-    finished: Finished | None
+    reasoning: str
+    ended: Ended | None
 
 
-async def answering(backend: Backend, request: ChatRequest, write: Callable[[str], None]) -> Answer:
-    """Stream an answer to ``write``. Ctrl-C ends the answer, not the program."""
+class Listener(Protocol):
+    """Where an answer goes as it comes."""
+
+    def write(self, text: str) -> None: ...
+
+    def reason(self, text: str) -> None:
+        """What the model thinks before it answers."""
+        ...
+
+
+class Silence:
+    """Listens, and shows nothing yet."""
+
+    def write(self, text: str) -> None: ...
+
+    def reason(self, text: str) -> None: ...
+
+
+async def answering(backend: Backend, request: ChatRequest, listener: Listener) -> Answer:
+    """Stream an answer to ``listener``. Ctrl-C ends the answer, not the program."""
     pieces: list[str] = []
+    thoughts: list[str] = []
 
-    async def stream() -> Finished | None:
-        finished = None
-        async with contextlib.aclosing(backend.answer(request)) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    pieces.append(event.text)
-                    write(event.text)
-                elif isinstance(event, Finished):
-                    finished = event
-        return finished
+    async def stream() -> Ended | None:
+        ended = None
+        async with contextlib.aclosing(backend.answer(request)) as parts:
+            async for part in parts:
+                match part:
+                    case ContentDelta(text):
+                        pieces.append(text)
+                        listener.write(text)
+                    case ReasoningDelta(text):
+                        thoughts.append(text)
+                        listener.reason(text)
+                    case Ended():
+                        ended = part
+        return ended
 
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(stream(), name="answer")
@@ -67,11 +91,11 @@ async def answering(backend: Backend, request: ChatRequest, write: Callable[[str
 
     loop.add_signal_handler(signal.SIGINT, stop)
     try:
-        finished = await task
+        ended = await task
     except asyncio.CancelledError:
         if not stopped:
             raise
-        finished = None
+        ended = None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-    return Answer("".join(pieces), finished)
+    return Answer("".join(pieces), "".join(thoughts), ended)

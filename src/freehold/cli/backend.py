@@ -12,6 +12,15 @@ from typing import Any, Protocol
 
 import httpx2
 
+from freehold.domain.answers import (
+    AnswerUsage,
+    Begun,
+    ContentDelta,
+    Ended,
+    EndReason,
+    Part,
+    ReasoningDelta,
+)
 from freehold.domain.chat import ChatRequest
 from freehold.domain.errors import (
     DeadlineExceeded,
@@ -25,15 +34,7 @@ from freehold.domain.errors import (
     ServerUnreachable,
     TemplateFailed,
 )
-from freehold.domain.events import (
-    Event,
-    Finished,
-    FinishReason,
-    PromptProcessed,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from freehold.domain.events import Timings
 from freehold.domain.settings import Settings
 from freehold.runtime import server as announcement
 from freehold.runtime.server import ServerAddress
@@ -50,8 +51,8 @@ class Backend(Protocol):
     @property
     def description(self) -> str: ...
 
-    def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """The events of one answer. Closing the iterator stops the model."""
+    def answer(self, request: ChatRequest) -> AsyncGenerator[Part, None]:
+        """The parts of one answer. Closing the iterator stops the model."""
         ...
 
 
@@ -65,13 +66,13 @@ class LocalBackend:
     def description(self) -> str:
         return "loaded here"
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Part, None]:
         async with (
             self.runtime.chat.open(request) as generation,
-            contextlib.aclosing(generation.events()) as events,
+            contextlib.aclosing(generation.parts()) as parts,
         ):
-            async for event in events:
-                yield event
+            async for _, part in parts:
+                yield part
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ServerBackend:
     def description(self) -> str:
         return f"by the server at {self.url}"
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Part, None]:
         began = time.monotonic()
         try:
             async with (
@@ -100,9 +101,9 @@ class ServerBackend:
                 if response.status_code != 200:
                     await response.aread()
                     raise _refusal(response.json())
-                async with contextlib.aclosing(_events(response, began, request)) as events:
-                    async for event in events:
-                        yield event
+                async with contextlib.aclosing(_parts(response, began, request)) as parts:
+                    async for part in parts:
+                        yield part
         except (httpx2.TransportError, json.JSONDecodeError) as error:
             raise ServerUnreachable(
                 f"The server at {self.url} stopped answering.",
@@ -140,7 +141,10 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [{"role": m.role.value, "content": m.content} for m in request.messages],
+        "messages": [
+            {"role": message.role.value, "content": message.content}
+            for message in request.conversation.messages
+        ],
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stream": True,
@@ -172,13 +176,14 @@ def _refusal(body: dict[str, Any]) -> FreeholdError:
     return kinds.get(str(details.get("code")), EngineError)(message)
 
 
-async def _events(
+async def _parts(
     response: httpx2.Response, began: float, request: ChatRequest
-) -> AsyncGenerator[Event, None]:
-    """Server-sent chunks to events. Times are what this side saw since ``began``."""
+) -> AsyncGenerator[Part, None]:
+    """Server-sent chunks to parts. Times are what this side saw since ``began``."""
     first: float | None = None
-    reason = FinishReason.STOP
-    usage = Usage(0, 0, 0)
+    reason = EndReason.STOP
+    usage = AnswerUsage(0, 0, 0)
+    answered: float | None = None
     async for line in response.aiter_lines():
         if not line.startswith("data: ") or line == "data: [DONE]":
             continue
@@ -191,18 +196,23 @@ async def _events(
             if first is None:
                 first = time.monotonic()
             if choice.get("finish_reason"):
-                reason = FinishReason(choice["finish_reason"])
+                reason = EndReason(choice["finish_reason"])
+            if text := choice["delta"].get("reasoning_content"):
+                yield ReasoningDelta(text)
             if text := choice["delta"].get("content"):
-                yield TextDelta(text, ())
+                answered = answered if answered is not None else time.monotonic() - began
+                yield ContentDelta(text)
     now = time.monotonic()
     first = first if first is not None else now
-    yield PromptProcessed(usage.prompt_tokens, usage.cached_tokens)
-    yield Finished(reason, usage, Timings(0.0, first - began, now - first), request.sampling.seed)
+    timings = Timings(0.0, first - began, now - first)
+    yield Begun(usage.prompt_tokens, usage.cached_tokens)
+    yield Ended(reason, usage, timings, request.sampling.seed, first_answer=answered)
 
 
-def _usage(body: dict[str, Any]) -> Usage:
-    return Usage(
+def _usage(body: dict[str, Any]) -> AnswerUsage:
+    return AnswerUsage(
         prompt_tokens=body["prompt_tokens"],
         cached_tokens=body["prompt_tokens_details"]["cached_tokens"],
         completion_tokens=body["completion_tokens"],
+        reasoning_tokens=body["completion_tokens_details"]["reasoning_tokens"],
     )

@@ -21,9 +21,9 @@ from freehold.cli.answer import Options, answering
 from freehold.cli.backend import Backend
 from freehold.cli.common import notice
 from freehold.cli.output import Screen, figures, why_cut
+from freehold.domain.answers import Ended
 from freehold.domain.chat import Message, Role
 from freehold.domain.errors import FreeholdError, InvalidRequest, PromptTooLong
-from freehold.domain.events import Finished
 
 _PREVIEW = 50
 
@@ -77,7 +77,7 @@ class Conversation:
         self._options = options
         self._transcript = Transcript(system=options.system)
         self._refused: str | None = None
-        self._last: Finished | None = None
+        self._last: Ended | None = None
         self._screen = Screen()
         self._commands: dict[str, tuple[Callable[[str], None], str]] = {
             "/help": (self._help, "what can be typed here"),
@@ -130,17 +130,17 @@ class Conversation:
         self._refused = text
         asked = (*self._transcript.messages, Message(Role.USER, text))
         request = self._options.request(asked, self._transcript.system)
-        answer = await answering(self._backend, request, self._screen.write)
+        answer = await answering(self._backend, request, self._screen)
         self._screen.end_line()
         self._refused = None
         self._transcript.messages += [
             Message(Role.USER, text),
             Message(Role.ASSISTANT, answer.text),
         ]
-        self._last = answer.finished
-        if answer.finished is None:
+        self._last = answer.ended
+        if answer.ended is None:
             notice("(stopped)")
-        elif reason := why_cut(answer.finished, self._options.max_tokens):
+        elif reason := why_cut(answer.ended, self._options.max_tokens):
             notice(f"{reason} /trim drops old exchanges." if "context" in reason else reason)
 
     async def _retry(self) -> None:

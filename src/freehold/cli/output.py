@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 
-from freehold.domain.events import Finished, FinishReason
+from freehold.domain.answers import Ended, EndReason
 
 
 def printable(text: str) -> str:
@@ -19,8 +19,20 @@ class Screen:
     def __init__(self) -> None:
         self._filter = sys.stdout.isatty()
         self._last = "\n"
+        self._reasoning = False
+
+    def reason(self, text: str) -> None:
+        """What the model thinks first is no result: it goes to stderr, dimmed on a terminal."""
+        self._reasoning = True
+        terminal = sys.stderr.isatty()
+        sys.stderr.write(f"\x1b[2m{printable(text)}\x1b[0m" if terminal else text)
+        sys.stderr.flush()
 
     def write(self, text: str) -> None:
+        if self._reasoning:
+            self._reasoning = False
+            sys.stderr.write("\n\n")
+            sys.stderr.flush()
         shown = printable(text) if self._filter else text
         if shown:
             sys.stdout.write(shown)
@@ -35,31 +47,31 @@ class Screen:
             self._last = "\n"
 
 
-def tokens_per_second(finished: Finished) -> float | None:
+def tokens_per_second(ended: Ended) -> float | None:
     """Decode speed: tokens after the first, over the time they took."""
-    later = finished.usage.completion_tokens - 1
-    return later / finished.timings.decode if later > 0 and finished.timings.decode > 0 else None
+    later = ended.usage.completion_tokens - 1
+    return later / ended.timings.decode if later > 0 and ended.timings.decode > 0 else None
 
 
-def figures(finished: Finished) -> str:
+def figures(ended: Ended) -> str:
     """One line: ``32 tokens in (8 cached), 57 out, first after 0.21 s, then 48.3 tokens/s``."""
-    usage, timings = finished.usage, finished.timings
+    usage, timings = ended.usage, ended.timings
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     line = (
         f"{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out, "
         f"first after {timings.queued + timings.prefill:.2f} s"
     )
-    speed = tokens_per_second(finished)
+    speed = tokens_per_second(ended)
     return line if speed is None else f"{line}, then {speed:.1f} tokens/s"
 
 
-def why_cut(finished: Finished, asked: int | None) -> str | None:
+def why_cut(ended: Ended, asked: int | None) -> str | None:
     """Why an answer is not whole, for those it matters to."""
-    if finished.reason is not FinishReason.LENGTH:
+    if ended.reason is not EndReason.LENGTH:
         return None
-    if asked is not None and finished.usage.completion_tokens >= asked:
+    if asked is not None and ended.usage.completion_tokens >= asked:
         return f"The answer was cut at {asked} tokens, the limit set with --max-tokens."
     return (
-        f"The answer was cut after {finished.usage.completion_tokens} tokens: the context is full, "
+        f"The answer was cut after {ended.usage.completion_tokens} tokens: the context is full, "
         "or the server's own limit was met."
     )

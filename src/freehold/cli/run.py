@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.answer import Options, answering
+from freehold.cli.answer import Answer, Options, Silence, answering
 from freehold.cli.backend import Backend, LocalBackend, find_server
 from freehold.cli.common import (
     JSON_OPTION,
@@ -25,9 +25,9 @@ from freehold.cli.completing import MODEL
 from freehold.cli.conversation import Conversation
 from freehold.cli.output import Screen, figures, tokens_per_second, why_cut
 from freehold.cli.pull import announce, licence_line
+from freehold.domain.answers import Ended, EndReason
 from freehold.domain.chat import Message, Role
 from freehold.domain.errors import InvalidRequest
-from freehold.domain.events import Finished
 from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Sampling
 from freehold.domain.settings import Settings
 from freehold.runtime.wiring import open_runtime
@@ -146,36 +146,37 @@ def _fetch(library: Library, reference: str) -> None:
 async def _answer_once(backend: Backend, options: Options, text: str, as_json: bool) -> None:
     request = options.request((Message(Role.USER, text),), options.system)
     screen = Screen()
-    write = (lambda _: None) if as_json else screen.write
-    answer = await answering(backend, request, write)
+    answer = await answering(backend, request, Silence() if as_json else screen)
     if not as_json:
         screen.end_line()
-    if answer.finished is None:
+    if answer.ended is None:
         raise KeyboardInterrupt
     if as_json:
-        print_json(_as_data(options.model, answer.text, answer.finished))
+        print_json(_as_data(options.model, answer, answer.ended))
         return
-    if reason := why_cut(answer.finished, options.max_tokens):
+    if reason := why_cut(answer.ended, options.max_tokens):
         notice(reason)
-    notice(figures(answer.finished))
+    notice(figures(answer.ended))
 
 
-def _as_data(model: str, text: str, finished: Finished) -> dict[str, Any]:
-    usage, timings = finished.usage, finished.timings
+def _as_data(model: str, answer: Answer, ended: Ended) -> dict[str, Any]:
+    usage, timings = ended.usage, ended.timings
     return {
         "model": model,
-        "answer": text,
-        "finish_reason": finished.reason.value,
-        "seed": finished.seed,
+        "answer": answer.text,
+        "reasoning": answer.reasoning or None,
+        "finish_reason": "length" if ended.reason is EndReason.LENGTH else "stop",
+        "seed": ended.seed,
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
         },
         "seconds": {
             "queued": round(timings.queued, 4),
             "prefill": round(timings.prefill, 4),
             "decode": round(timings.decode, 4),
         },
-        "tokens_per_second": tokens_per_second(finished),
+        "tokens_per_second": tokens_per_second(ended),
     }

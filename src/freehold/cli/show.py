@@ -10,7 +10,7 @@ import click
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
 from freehold.cli.completing import MODEL
 from freehold.cli.pull import announce, licence_line
-from freehold.domain.chat import Message, Role
+from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import ModelNotPulled
 from freehold.domain.settings import Settings
 from freehold.text.client import Prompt, TextService
@@ -62,7 +62,7 @@ async def _render(model: LocalModel, messages: tuple[Message, ...]) -> Prompt:
 
     text = TextService()
     try:
-        return await text.render(vocabulary_source(model), messages)
+        return await text.render(vocabulary_source(model), Conversation(messages))
     finally:
         await text.close()
 

@@ -12,14 +12,81 @@ class Role(enum.StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call the model made. ``arguments`` is a JSON object, as text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation, in plain text."""
+    """One turn of a conversation, in plain text.
+
+    ``reasoning`` and ``tool_calls`` are an assistant's. A turn of `Role.TOOL` is the result of
+    the call ``tool_call_id``, of the tool ``tool_name`` where that is known.
+    """
 
     role: Role
     content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something the model may ask its caller to do. ``parameters`` is a JSON schema, as text."""
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type": "object", "properties": {}}'
+
+
+class ToolUse(enum.StrEnum):
+    """Whether a model calls tools."""
+
+    AUTO = "auto"  # as it likes
+    NONE = "none"  # it is not told of any
+    REQUIRED = "required"  # at least one; a grammar sees to it
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """``name``: this tool and no other, with `ToolUse.REQUIRED`. ``parallel``: several at once."""
+
+    use: ToolUse = ToolUse.AUTO
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True)
+class ReasoningWish:
+    """How a model that can reason before it answers should.
+
+    ``enabled`` None: as its template does. ``effort`` is a word for templates that know such
+    words. ``budget`` bounds the tokens of reasoning; then the answer begins.
+    """
+
+    enabled: bool | None = None
+    effort: str | None = None
+    budget: int | None = None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a chat template renders. ``continues``: the last turn is the model's own, unfinished."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    reasoning: ReasoningWish = ReasoningWish()
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,18 +94,42 @@ class ChatRequest:
     """A chat completion, parsed once at the border and valid from then on.
 
     ``max_tokens`` None means: as many as the context has room for. ``top_logprobs`` and
-    ``constraint`` are as in `GenerateRequest`. ``deadline`` is
+    ``constraint`` are as in `GenerateRequest`, but the constraint holds for the answer,
+    not for reasoning before it. ``answers`` are given independently of each other. ``deadline`` is
     when the answer must have begun, in seconds of the event loop's clock; None means never.
     """
 
     model: str
-    messages: tuple[Message, ...]
+    conversation: Conversation
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     cache_scope: str = "local"
     deadline: float | None = None
     constraint: Constraint | None = None
     top_logprobs: int | None = None
+    tool_choice: ToolChoice = ToolChoice()
+    answers: int = 1
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """Text to go on with, as it is: no template. Fields as in `ChatRequest`.
+
+    ``suffix``: what comes after the hole the answer fills, for models that can. A ``prompt`` of
+    token ids is taken as it is.
+    """
+
+    model: str
+    prompt: str | tuple[int, ...]
+    suffix: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    cache_scope: str = "local"
+    deadline: float | None = None
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    answers: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +150,8 @@ class GenerateRequest:
 
     ``top_logprobs`` None: no log-probabilities; otherwise each token comes with its own and
     those of that many likeliest alternatives. ``prompt_logprobs`` is the same for the prompt.
+    ``shown`` are control tokens that are part of the answer's text: tool calls are written
+    with such tokens by some models.
     """
 
     request_id: str
@@ -71,6 +164,7 @@ class GenerateRequest:
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     prompt_logprobs: int | None = None
+    shown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

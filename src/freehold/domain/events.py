@@ -86,12 +86,16 @@ class Timings:
 
 @dataclass(frozen=True)
 class Finished:
-    """``seed`` None: another process chose it and did not say."""
+    """``seed`` None: another process chose it and did not say.
+
+    ``stop`` is the stop string that was met, if one was.
+    """
 
     reason: FinishReason
     usage: Usage
     timings: Timings
     seed: int | None
+    stop: str | None = None
 
 
 Event = PromptProcessed | TextDelta | Finished

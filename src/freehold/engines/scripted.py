@@ -122,7 +122,7 @@ class ScriptedEngine:
             shown = stops.feed(piece)
             tokens += 1
             yield TextDelta(shown.text, (number,))
-            if shown.stopped:
+            if shown.stop:
                 break
             self._maybe_crash(script, number)
         if held := stops.flush():

@@ -1,36 +1,51 @@
-"""One chat completion: lease → render → check → generate. The straight line itself."""
+"""One request: lease → render → check → generate → read. The straight line itself."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from freehold.domain.chat import ChatRequest, GenerateRequest
+from freehold.domain.answers import Part
+from freehold.domain.chat import (
+    ChatRequest,
+    CompletionRequest,
+    Conversation,
+    GenerateRequest,
+    ToolUse,
+)
 from freehold.domain.errors import PromptTooLong
-from freehold.domain.events import Event
+from freehold.domain.sampling import Sampling
 from freehold.engines.base import begun_before
-from freehold.runtime.lifecycle import Supervisor
+from freehold.runtime.answering import Answer, Plan, merged
 from freehold.runtime.manager import Lease, Manager
 from freehold.text.client import Prompt, TextService
+from freehold.text.expectation import Expectation, expectation, require_known
 from freehold.text.messages import VocabularySource
 from freehold.weights.library import LocalModel
+
+# Text that is gone on with as it is.
+_AS_IT_IS = Expectation(marks=None, inside=False, form=None, tools=(), constraint=None)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A chat that is ready to run: nothing about it can be refused any more."""
+    """A request that is ready to run: nothing about it can be refused any more.
+
+    ``answers`` are independent of each other; each runs once. Closing their iterators early
+    cancels.
+    """
 
     model: LocalModel
     prompt: Prompt
-    request: GenerateRequest
     context: int
-    _supervisor: Supervisor
+    answers: tuple[Answer, ...]
 
-    def events(self) -> AsyncGenerator[Event, None]:
-        """Run it, once. Closing the iterator early cancels."""
-        return self._supervisor.generate(self.request)
+    def parts(self) -> AsyncGenerator[tuple[int, Part], None]:
+        """The parts of all answers as they come, each with its answer's number."""
+        return merged(self.answers)
 
 
 class Chat:
@@ -48,41 +63,110 @@ class Chat:
         """Lease the model and prepare the prompt; the lease ends with the context.
 
         Raises what `Manager.lease`, `TextService.render` and `TextService.check_constraint`
-        raise, `PromptTooLong`, and
+        raise, `InvalidRequest` for what the model cannot do, `PromptTooLong`, and
         `DeadlineExceeded` if the model is not ready in time.
         """
+        began = time.monotonic()
         async with contextlib.AsyncExitStack() as held:
             async with begun_before(request.deadline):
                 lease = await held.enter_async_context(self._manager.lease(request.model))
                 source = vocabulary_source(lease.model)
-                prompt = await self._text.render(source, request.messages)
+                told = told_of(request)
+                require_known(source.template, told, request.tool_choice)
+                prompt = await self._text.render(source, told)
+                expected = expectation(
+                    source.template,
+                    prompt.text,
+                    told.tools,
+                    request.tool_choice,
+                    request.constraint,
+                )
+                if expected.constraint is not None:
+                    await self._text.check_constraint(source, expected.constraint)
+            plan = Plan(
+                expected, began, told.reasoning.budget, parallel_calls=request.tool_choice.parallel
+            )
+            yield self._generation(request, lease, prompt, plan)
+
+    @contextlib.asynccontextmanager
+    async def open_completion(self, request: CompletionRequest) -> AsyncIterator[Generation]:
+        """As `open`, for text without a template."""
+        began = time.monotonic()
+        async with contextlib.AsyncExitStack() as held:
+            async with begun_before(request.deadline):
+                lease = await held.enter_async_context(self._manager.lease(request.model))
+                source = vocabulary_source(lease.model)
+                prompt = await self._completion_prompt(source, request)
                 if request.constraint is not None:
                     await self._text.check_constraint(source, request.constraint)
-            yield self._generation(request, lease, prompt)
+            plan = Plan(replace(_AS_IT_IS, constraint=request.constraint), began)
+            yield self._generation(request, lease, prompt, plan)
 
-    def _generation(self, request: ChatRequest, lease: Lease, prompt: Prompt) -> Generation:
-        context = lease.supervisor.capabilities.context
-        room = context - len(prompt.tokens)
-        if room < 1:
-            raise PromptTooLong.counted(prompt_tokens=len(prompt.tokens), context=context)
-        if request.max_tokens is not None and request.max_tokens > room:
-            raise PromptTooLong.counted(
-                prompt_tokens=len(prompt.tokens),
-                context=context,
-                requested_tokens=request.max_tokens,
+    async def _completion_prompt(
+        self, source: VocabularySource, request: CompletionRequest
+    ) -> Prompt:
+        if isinstance(request.prompt, str):
+            return await self._text.tokenize(
+                source, request.prompt, special=request.suffix is None, suffix=request.suffix
             )
-        wanted = request.max_tokens or self._default_max_tokens or room
+        pieces = await self._text.detokenize(source, request.prompt)
+        return Prompt(b"".join(pieces).decode("utf-8", "replace"), request.prompt)
+
+    def _generation(
+        self, request: ChatRequest | CompletionRequest, lease: Lease, prompt: Prompt, plan: Plan
+    ) -> Generation:
+        supervisor = lease.supervisor
+        context = supervisor.capabilities.context
         generate = GenerateRequest(
             request_id=uuid.uuid4().hex,
             prompt=prompt.tokens,
-            max_tokens=min(wanted, room),
+            max_tokens=self._room(request, len(prompt.tokens), context),
             sampling=request.sampling,
             cache_scope=request.cache_scope,
             deadline=request.deadline,
-            constraint=request.constraint,
+            constraint=plan.expected.constraint,
             top_logprobs=request.top_logprobs,
+            prompt_logprobs=(
+                request.prompt_logprobs if isinstance(request, CompletionRequest) else None
+            ),
+            shown=prompt.shown,
         )
-        return Generation(lease.model, prompt, generate, context, lease.supervisor)
+        answers = tuple(
+            Answer(supervisor.generate, _numbered(generate, number), plan, prompt.reasoning_end)
+            for number in range(request.answers)
+        )
+        return Generation(lease.model, prompt, context, answers)
+
+    def _room(
+        self, request: ChatRequest | CompletionRequest, prompt_tokens: int, context: int
+    ) -> int:
+        room = context - prompt_tokens
+        if room < 1:
+            raise PromptTooLong.counted(prompt_tokens=prompt_tokens, context=context)
+        if request.max_tokens is not None and request.max_tokens > room:
+            raise PromptTooLong.counted(
+                prompt_tokens=prompt_tokens, context=context, requested_tokens=request.max_tokens
+            )
+        wanted = request.max_tokens or self._default_max_tokens or room
+        return min(wanted, room)
+
+
+def told_of(request: ChatRequest) -> Conversation:
+    """What the model is told of: no tools where none may be called; where one is named, that one
+    alone would hide what the others have said, so all of them."""
+    if request.tool_choice.use is ToolUse.NONE:
+        return replace(request.conversation, tools=())
+    return request.conversation
+
+
+def _numbered(request: GenerateRequest, number: int) -> GenerateRequest:
+    """The request of answer ``number``: seeds differ, or all answers would be the same."""
+    if number == 0:
+        return request
+    sampling: Sampling = request.sampling
+    if sampling.seed is not None:
+        sampling = replace(sampling, seed=sampling.seed + number)
+    return replace(request, request_id=uuid.uuid4().hex, sampling=sampling)
 
 
 def vocabulary_source(model: LocalModel) -> VocabularySource:

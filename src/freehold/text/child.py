@@ -26,9 +26,12 @@ from freehold.process.frames import Channel
 from freehold.process.inside import settle_in
 from freehold.text import template
 from freehold.text.constraint import FIELD, ConstraintCompiler
+from freehold.text.conversation import template_variables
 from freehold.text.messages import (
     CheckConstraint,
     ConstraintAccepted,
+    Detokenize,
+    Detokenized,
     Failed,
     FromGateway,
     Ready,
@@ -37,7 +40,9 @@ from freehold.text.messages import (
     Tokenize,
     VocabularySource,
 )
-from freehold.text.prompt import Markers, protect, reveal, stretches
+from freehold.text.prompt import Markers, Protection, reveal, stretches
+from freehold.text.reasoning import closing_of, marks_of
+from freehold.text.tools.families import format_of
 from freehold.text.vocabulary import (
     Vocabulary,
     close_vocabulary,
@@ -106,34 +111,67 @@ class Vocabularies:
 
 
 def render(request: Render, opened: Opened) -> Rendered:
-    """Messages → protected messages → prompt → token ids."""
+    """Conversation → protected conversation → prompt → token ids."""
     vocabulary, markers = opened.vocabulary, opened.markers
     if not request.source.template:
         raise TemplateFailed(
             "This model has no chat template: it continues text rather than answers.",
             hint="Use an instruction-tuned model for conversations.",
         )
-    protected = protect(request.messages, markers, secrets.token_hex(8))
+    form, marks = format_of(request.source.template), marks_of(request.source.template)
+    nonce = secrets.token_hex(8)
+    protection = Protection(markers, nonce)
+    variables = template_variables(request.conversation, protection.shield, form)
+    cut = f"x{nonce}end" if request.conversation.continues else None
+    if cut is not None:
+        variables["messages"][-1]["content"] += cut
     with bounded(RENDER):
         rendered = template.render(
             request.source.template,
-            [
-                {"role": message.role.value, "content": message.content}
-                for message in protected.messages
-            ],
+            variables,
             special_tokens=vocabulary.special_tokens(),
+            generation_prompt=cut is None,
         )
+    if cut is not None:
+        rendered, found, _ = rendered.rpartition(cut)
+        if not found:
+            raise TemplateFailed("The model's chat template leaves out the turn to be continued.")
     if not rendered:
         raise TemplateFailed("The model's chat template wrote nothing.")
+    if marks is not None and request.conversation.reasoning.enabled is False:
+        rendered += closing_of(rendered, marks)
     tokens: list[int] = []
-    for stretch in stretches(rendered, protected, markers):
+    placeholders = protection.placeholders
+    for stretch in stretches(rendered, placeholders, markers):
         tokens += vocabulary.tokenize(stretch.text, special=not stretch.literal)
-    return Rendered(prompt=reveal(rendered, protected), tokens=vocabulary.with_beginning(tokens))
+    shown = (*(form.shown if form else ()), *((marks.begin, marks.end) if marks else ()))
+    return Rendered(
+        prompt=reveal(rendered, placeholders),
+        tokens=vocabulary.with_beginning(tokens),
+        shown=tuple(token for each in shown if (token := vocabulary.token_of(each)) is not None),
+        reasoning_end=vocabulary.token_of(marks.end) if marks else None,
+    )
 
 
 def tokenize(request: Tokenize, vocabulary: Vocabulary) -> Rendered:
-    tokens = vocabulary.tokenize(request.text, special=False)
-    return Rendered(prompt=request.text, tokens=vocabulary.with_beginning(tokens))
+    if request.suffix is not None:
+        tokens = vocabulary.around_a_hole(request.text, request.suffix)
+        if tokens is None:
+            raise InvalidRequest("This model cannot fill in a middle.", field="suffix")
+    else:
+        tokens = vocabulary.tokenize(request.text, special=request.special)
+    if request.beginning:
+        tokens = vocabulary.with_beginning(tokens)
+    return Rendered(prompt=request.text, tokens=tokens)
+
+
+def detokenize(request: Detokenize, vocabulary: Vocabulary) -> Detokenized:
+    unknown = [token for token in request.tokens if not 0 <= token < vocabulary.size]
+    if unknown:
+        raise InvalidRequest(
+            f"There is no token {unknown[0]}; this model has {vocabulary.size}.", field="tokens"
+        )
+    return Detokenized(pieces=[vocabulary.piece(token, special=True) for token in request.tokens])
 
 
 def check(request: CheckConstraint, compiler: ConstraintCompiler) -> ConstraintAccepted:
@@ -185,7 +223,7 @@ def _address_space() -> int:
 
 def answer(
     request: FromGateway, vocabularies: Vocabularies
-) -> Rendered | ConstraintAccepted | Failed:
+) -> Rendered | Detokenized | ConstraintAccepted | Failed:
     try:
         opened = vocabularies.get(request.source)
         match request:
@@ -193,6 +231,8 @@ def answer(
                 return render(request, opened)
             case Tokenize():
                 return tokenize(request, opened.vocabulary)
+            case Detokenize():
+                return detokenize(request, opened.vocabulary)
             case CheckConstraint():
                 return check(request, opened.compiler)
     except FreeholdError as error:

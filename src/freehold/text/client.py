@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 
 from freehold.domain import errors
-from freehold.domain.chat import Message
+from freehold.domain.chat import Conversation
 from freehold.domain.errors import (
     FreeholdError,
     InvalidRequest,
@@ -24,6 +24,8 @@ from freehold.text.messages import (
     MAX_CONSTRAINT_BYTES,
     CheckConstraint,
     ConstraintAccepted,
+    Detokenize,
+    Detokenized,
     Failed,
     FromChild,
     FromGateway,
@@ -47,15 +49,17 @@ CONSTRAINTS_REMEMBERED = 256
 _OUT_OF_TIME = -signal.SIGPROF
 _OUT_OF_SPACE = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
-_Answer = Rendered | ConstraintAccepted
+_Answer = Rendered | Detokenized | ConstraintAccepted
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model will see, as text and as token ids."""
+    """What the model will see, as text and as token ids; the rest as in `Rendered`."""
 
     text: str
     tokens: tuple[int, ...]
+    shown: tuple[int, ...] = ()
+    reasoning_end: int | None = None
 
 
 class _ChildGone(TextChildFailed):
@@ -80,13 +84,32 @@ class TextService:
         async with self._turn:
             await self._running()
 
-    async def render(self, source: VocabularySource, messages: tuple[Message, ...]) -> Prompt:
+    async def render(self, source: VocabularySource, conversation: Conversation) -> Prompt:
         """Raises `TemplateFailed`, `LoadFailed` or `TextChildFailed`."""
-        return _prompt(await self._ask(Render(source=source, messages=messages)))
+        return _prompt(await self._ask(Render(source=source, conversation=conversation)))
 
-    async def tokenize(self, source: VocabularySource, text: str) -> Prompt:
-        """Raises `LoadFailed` or `TextChildFailed`."""
-        return _prompt(await self._ask(Tokenize(source=source, text=text)))
+    async def tokenize(
+        self,
+        source: VocabularySource,
+        text: str,
+        *,
+        special: bool = False,
+        beginning: bool = True,
+        suffix: str | None = None,
+    ) -> Prompt:
+        """As `Tokenize` says. Raises `InvalidRequest`, `LoadFailed` or `TextChildFailed`."""
+        asked = Tokenize(
+            source=source, text=text, special=special, beginning=beginning, suffix=suffix
+        )
+        return _prompt(await self._ask(asked))
+
+    async def detokenize(
+        self, source: VocabularySource, tokens: tuple[int, ...]
+    ) -> tuple[bytes, ...]:
+        """The bytes of each token. Raises `InvalidRequest`, `LoadFailed` or `TextChildFailed`."""
+        answer = await self._ask(Detokenize(source=source, tokens=tokens))
+        assert isinstance(answer, Detokenized)
+        return tuple(answer.pieces)
 
     async def check_constraint(self, source: VocabularySource, constraint: Constraint) -> None:
         """Raises `InvalidRequest` with the reason, `LoadFailed` or `TextChildFailed`.
@@ -152,7 +175,7 @@ class TextService:
                 hint="Try again; it is started anew.",
             ) from error
         match reply:
-            case Rendered() | ConstraintAccepted():
+            case Rendered() | Detokenized() | ConstraintAccepted():
                 return reply
             case Failed():
                 raise _named(reply)
@@ -199,7 +222,7 @@ class TextService:
 
 def _prompt(answer: _Answer) -> Prompt:
     assert isinstance(answer, Rendered)
-    return Prompt(answer.prompt, tuple(answer.tokens))
+    return Prompt(answer.prompt, tuple(answer.tokens), tuple(answer.shown), answer.reasoning_end)
 
 
 def _digest(source: VocabularySource, constraint: Constraint) -> bytes:

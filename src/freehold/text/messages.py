@@ -3,13 +3,15 @@
 gateway                                  child
    │  ── Render / Tokenize ──────────────▶ │   one at a time, answered in order
    │  ◀───────────── Rendered / Failed ──  │
+   │  ── Detokenize ─────────────────────▶ │
+   │  ◀────────── Detokenized / Failed ──  │
    │  ── CheckConstraint ────────────────▶ │
    │  ◀─── ConstraintAccepted / Failed ──  │
 """
 
 from __future__ import annotations
 
-from freehold.domain.chat import Message as ChatMessage
+from freehold.domain.chat import Conversation
 from freehold.domain.sampling import Constraint
 from freehold.process.frames import PROTOCOL_VERSION, Message
 
@@ -32,17 +34,31 @@ class VocabularySource(Message, frozen=True):
 
 
 class Render(Message, frozen=True):
-    """Messages to a prompt by the model's template, and to token ids."""
+    """A conversation to a prompt by the model's template, and to token ids."""
 
     source: VocabularySource
-    messages: tuple[ChatMessage, ...]
+    conversation: Conversation
 
 
 class Tokenize(Message, frozen=True):
-    """Plain text to token ids, with the model's beginning token and no template."""
+    """Plain text to token ids, without a template.
+
+    ``special``: spellings of control tokens are those tokens. ``beginning``: with the token
+    that the model wants first. ``suffix``: the prompt for what is missing between the two.
+    """
 
     source: VocabularySource
     text: str
+    special: bool = False
+    beginning: bool = True
+    suffix: str | None = None
+
+
+class Detokenize(Message, frozen=True):
+    """Token ids to the bytes that each stands for, control tokens by their spelling."""
+
+    source: VocabularySource
+    tokens: tuple[int, ...]
 
 
 class CheckConstraint(Message, frozen=True):
@@ -57,10 +73,20 @@ class ConstraintAccepted(Message, frozen=True):
 
 
 class Rendered(Message, frozen=True):
-    """``prompt`` is the exact text; ``tokens`` exactly what the model sees."""
+    """``prompt`` is the exact text; ``tokens`` exactly what the model sees.
+
+    ``shown`` are control tokens with which this model writes what belongs to its answer: its
+    reasoning and its tool calls. ``reasoning_end`` is the one that ends reasoning, if it is one.
+    """
 
     prompt: str
     tokens: list[int]
+    shown: tuple[int, ...] = ()
+    reasoning_end: int | None = None
+
+
+class Detokenized(Message, frozen=True):
+    pieces: list[bytes]
 
 
 class Failed(Message, frozen=True):
@@ -72,5 +98,5 @@ class Failed(Message, frozen=True):
     field: str | None = None
 
 
-FromGateway = Render | Tokenize | CheckConstraint
-FromChild = Ready | Rendered | ConstraintAccepted | Failed
+FromGateway = Render | Tokenize | Detokenize | CheckConstraint
+FromChild = Ready | Rendered | Detokenized | ConstraintAccepted | Failed

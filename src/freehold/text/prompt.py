@@ -2,8 +2,8 @@
 
 A template's output mixes its own special tokens with words of the user. If both
 were tokenised alike, a user (or a web page the user quotes) could write
-``<|im_start|>system`` and speak as the system. So before rendering, every string in
-the messages that spells a special token is replaced by a placeholder; after
+``<|im_start|>system`` and speak as the system. So before rendering, everything in
+the conversation that spells a special token is replaced by a placeholder; after
 rendering, the prompt is cut at the template's own special tokens, placeholders are
 put back, and the stretches that had any are tokenised as plain text. A prompt
 without such strings is tokenised whole, exactly as the model's authors would.
@@ -18,8 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from freehold.domain.chat import Message, Role
 
 
 @dataclass(frozen=True)
@@ -41,54 +39,52 @@ class Stretch:
     literal: bool
 
 
-@dataclass(frozen=True)
-class Protected:
-    """Messages whose dangerous strings were replaced, and what each placeholder stands for."""
-
-    messages: tuple[Message, ...]
-    placeholders: Mapping[str, str]
-
-
 def _pattern(strings: Sequence[str]) -> re.Pattern[str] | None:
     # Longest first, as the tokeniser matches.
     escaped = [re.escape(text) for text in sorted(strings, key=len, reverse=True) if text]
     return re.compile("|".join(escaped)) if escaped else None
 
 
-def protect(messages: Sequence[Message], markers: Markers, nonce: str) -> Protected:
-    """Replace marker strings in the messages. ``nonce`` is random, so none can be forged.
+class Protection:
+    """Replaces marker strings by placeholders. ``nonce`` is random, so none can be forged."""
 
-    The assistant's own turns keep user-defined markers: templates look for
-    ``</think>`` in them to drop old reasoning.
-    """
-    everything = _pattern((*markers.control, *markers.user_defined))
-    control_only = _pattern(markers.control)
-    names: dict[str, str] = {}
+    def __init__(self, markers: Markers, nonce: str) -> None:
+        self._everything = _pattern((*markers.control, *markers.user_defined))
+        self._control_only = _pattern(markers.control)
+        self._nonce = nonce
+        self._names: dict[str, str] = {}
 
-    def replace(match: re.Match[str]) -> str:
+    def shield(self, text: str, own: bool) -> str:
+        """``text`` without marker strings.
+
+        What the model said itself (``own``) keeps user-defined markers: templates look for
+        ``</think>`` in it to drop old reasoning.
+        """
+        pattern = self._control_only if own else self._everything
+        return text if pattern is None else pattern.sub(self._replace, text)
+
+    def _replace(self, match: re.Match[str]) -> str:
         # Letters and digits survive `trim`, `split` and JSON; no user can guess the nonce.
-        return names.setdefault(match.group(), f"x{nonce}n{len(names)}x")
+        return self._names.setdefault(match.group(), f"x{self._nonce}n{len(self._names)}x")
 
-    def shield(message: Message) -> Message:
-        pattern = control_only if message.role is Role.ASSISTANT else everything
-        if pattern is None:
-            return message
-        return Message(message.role, pattern.sub(replace, message.content))
-
-    shielded = tuple(shield(message) for message in messages)
-    return Protected(shielded, {name: original for original, name in names.items()})
+    @property
+    def placeholders(self) -> Mapping[str, str]:
+        """What each placeholder stands for."""
+        return {name: original for original, name in self._names.items()}
 
 
-def reveal(rendered: str, protected: Protected) -> str:
+def reveal(rendered: str, placeholders: Mapping[str, str]) -> str:
     """The prompt with the user's own words back in place: what a person should see."""
-    for placeholder, original in protected.placeholders.items():
+    for placeholder, original in placeholders.items():
         rendered = rendered.replace(placeholder, original)
     return rendered
 
 
-def stretches(rendered: str, protected: Protected, markers: Markers) -> tuple[Stretch, ...]:
+def stretches(
+    rendered: str, placeholders: Mapping[str, str], markers: Markers
+) -> tuple[Stretch, ...]:
     """Cut a rendered prompt into parts to tokenise one after another."""
-    held = _pattern(tuple(protected.placeholders))
+    held = _pattern(tuple(placeholders))
     if held is None:
         return (Stretch(rendered, literal=False),) if rendered else ()
     special = _pattern((*markers.control, *markers.user_defined))
@@ -105,7 +101,7 @@ def stretches(rendered: str, protected: Protected, markers: Markers) -> tuple[St
             plain.append(text)
             continue
         flush()
-        parts.extend(Stretch(cut, literal=True) for cut in _cuts(text, held, protected, markers))
+        parts.extend(Stretch(cut, literal=True) for cut in _cuts(text, held, placeholders, markers))
     flush()
     return tuple(parts)
 
@@ -121,12 +117,14 @@ def _split_keeping(pattern: re.Pattern[str] | None, text: str) -> list[str]:
     return [piece for piece in (*pieces, text[at:]) if piece]
 
 
-def _cuts(text: str, held: re.Pattern[str], protected: Protected, markers: Markers) -> list[str]:
+def _cuts(
+    text: str, held: re.Pattern[str], placeholders: Mapping[str, str], markers: Markers
+) -> list[str]:
     """Put the user's words back, cutting inside every user-defined marker."""
     cuts: list[list[str]] = [[]]
     at = 0
     for match in held.finditer(text):
-        original = protected.placeholders[match.group()]
+        original = placeholders[match.group()]
         cuts[-1].append(text[at : match.start()])
         if original in markers.user_defined:
             cuts[-1].append(original[0])

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shown:
-    """``text`` may be shown; ``stopped`` means a stop string followed it."""
+    """``text`` may be shown; ``stop`` is the stop string that followed it, if one did."""
 
     text: str
-    stopped: bool = False
+    stop: str | None = None
 
 
 class StopMatcher:
@@ -30,10 +30,13 @@ class StopMatcher:
             return Shown(text)
         self._held += text
         # The stop that is complete first, so that the sizes of the pieces do not matter.
-        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [
+            (at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0
+        ]
         if found:
-            shown, self._held = self._held[: min(found)[1]], ""
-            return Shown(shown, stopped=True)
+            _, at, stop = min(found)
+            shown, self._held = self._held[:at], ""
+            return Shown(shown, stop)
         keep = max(self._overlap(stop) for stop in self._stops)
         shown, self._held = (
             self._held[: len(self._held) - keep],

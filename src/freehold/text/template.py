@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jinja2
@@ -105,11 +105,12 @@ def _compiled(source: str) -> jinja2.Template:
 
 def render(
     source: str,
-    messages: Sequence[Mapping[str, str]],
+    variables: Mapping[str, Any],
     *,
     special_tokens: Mapping[str, str],
+    generation_prompt: bool = True,
 ) -> str:
-    """The prompt for ``messages``, ready for the assistant's turn.
+    """The prompt for the conversation in ``variables``, ready for the assistant's turn.
 
     ``special_tokens`` are the template's variables such as ``bos_token``. Raises
     `TemplateFailed`, with the template's own words where it has some.
@@ -119,7 +120,8 @@ def render(
     length = 0
     try:
         stream = template.generate(
-            messages=list(messages), add_generation_prompt=True, tools=None, **special_tokens
+            {"tools": None, **special_tokens, **variables},
+            add_generation_prompt=generation_prompt,
         )
         for piece in stream:
             whole = piece.encode("utf-8", "replace")  # a template can write half a character

@@ -137,6 +137,30 @@ class Vocabulary:
         """Whether the token ends a turn (any of the model's end-of-generation tokens)."""
         return bool(native.llama_vocab_is_eog(self._vocab, token))
 
+    def around_a_hole(self, before: str, after: str) -> list[int] | None:
+        """The prompt for what is missing between two texts; None if the model has no way to ask."""
+        marks = [
+            int(ask(self._vocab))
+            for ask in (
+                native.llama_vocab_fim_pre,
+                native.llama_vocab_fim_suf,
+                native.llama_vocab_fim_mid,
+            )
+        ]
+        if min(marks) < 0:
+            return None
+        start, suffix, middle = marks
+        return [
+            *(start, *self.tokenize(before, special=False)),
+            *(suffix, *self.tokenize(after, special=False), middle),
+        ]
+
+    def token_of(self, spelling: str) -> int | None:
+        """The one token that is spelled so, if there is one."""
+        tokens = self.tokenize(spelling, special=True)
+        one = len(tokens) == 1 and self.piece(tokens[0], special=True) == spelling.encode()
+        return tokens[0] if one else None
+
     def with_beginning(self, tokens: Sequence[int]) -> list[int]:
         """Put the beginning-of-sequence token first if the model wants it and it is not there."""
         beginning = int(native.llama_vocab_bos(self._vocab))

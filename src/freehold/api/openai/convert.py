@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from freehold.api.openai import schema
 from freehold.api.openai.schema import (
     AssistantMessage,
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
-    ChatMessage,
     Choice,
     ChoiceLogprobs,
     ChunkChoice,
+    CompletionTokensDetails,
     Delta,
     ErrorDetails,
     ErrorResponse,
+    FunctionCall,
+    FunctionCallDelta,
     JsonObjectFormat,
     JsonSchemaFormat,
     LarkFormat,
     PromptTokensDetails,
     RegexFormat,
     TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
     TopLogprob,
     Usage,
 )
 from freehold.api.problem import Problem
-from freehold.domain import events
-from freehold.domain.chat import ChatRequest, Message, Role
+from freehold.domain import answers, events
+from freehold.domain import chat as domain
+from freehold.domain.chat import ChatRequest, Conversation, Message, Role
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
 
@@ -39,11 +44,11 @@ T = TypeVar("T")
 # What stands for minus infinity, which JSON cannot say; OpenAI's API uses the same number.
 _LEAST_LOGPROB = -9999.0
 
-_ROLES = {
-    "system": Role.SYSTEM,
-    "developer": Role.SYSTEM,
-    "user": Role.USER,
-    "assistant": Role.ASSISTANT,
+_REASONS: Mapping[answers.EndReason, schema.FinishReason] = {
+    answers.EndReason.STOP: "stop",
+    answers.EndReason.STOP_STRING: "stop",
+    answers.EndReason.LENGTH: "length",
+    answers.EndReason.TOOL_CALLS: "tool_calls",
 }
 _TYPES = {
     400: "invalid_request_error",
@@ -74,18 +79,84 @@ def chat_request(body: ChatCompletionRequest, *, cache_scope: str, deadline: flo
         )
     return ChatRequest(
         model=body.model,
-        messages=tuple(Message(_ROLES[m.role], _text(m)) for m in body.messages),
+        conversation=Conversation(
+            messages=_messages(body.messages),
+            tools=tuple(_tool(tool.function) for tool in body.tools or ()),
+            reasoning=_reasoning(body),
+        ),
         sampling=_sampling(body),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         cache_scope=cache_scope,
         deadline=deadline,
         constraint=_constraint(body),
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        tool_choice=_tool_choice(body),
+        answers=body.n or 1,
     )
 
 
-def _text(message: ChatMessage) -> str:
-    return "".join(part.text for part in message.content)
+def _messages(given: Sequence[schema.ChatMessage]) -> tuple[Message, ...]:
+    names = {
+        call.id: call.function.name
+        for message in given
+        if isinstance(message, schema.AssistantTurn)
+        for call in message.tool_calls or ()
+    }
+    return tuple(_message(message, names) for message in given)
+
+
+def _message(given: schema.ChatMessage, names: Mapping[str, str]) -> Message:
+    """``names``: of the tools that were called, by the calls' ids."""
+    match given:
+        case schema.InstructionMessage():
+            return Message(Role.SYSTEM, _text(given.content))
+        case schema.UserMessage():
+            return Message(Role.USER, _text(given.content))
+        case schema.AssistantTurn():
+            calls = tuple(
+                domain.ToolCall(call.id, call.function.name, call.function.arguments)
+                for call in given.tool_calls or ()
+            )
+            return Message(
+                Role.ASSISTANT,
+                _text(given.content or ()),
+                reasoning=given.reasoning_content,
+                tool_calls=calls,
+            )
+        case schema.ToolMessage():
+            return Message(
+                Role.TOOL,
+                _text(given.content),
+                tool_call_id=given.tool_call_id,
+                tool_name=given.name or names.get(given.tool_call_id),
+            )
+
+
+def _text(parts: Iterable[schema.TextPart]) -> str:
+    return "".join(part.text for part in parts)
+
+
+def _tool(given: schema.FunctionDefinition) -> domain.Tool:
+    parameters = given.parameters or {"type": "object", "properties": {}}
+    return domain.Tool(given.name, given.description or "", json.dumps(parameters))
+
+
+def _tool_choice(body: ChatCompletionRequest) -> domain.ToolChoice:
+    parallel = body.parallel_tool_calls is not False
+    match body.tool_choice:
+        case schema.NamedTool(function=named):
+            return domain.ToolChoice(domain.ToolUse.REQUIRED, named.name, parallel)
+        case schema.ToolMode(type=mode):
+            return domain.ToolChoice(domain.ToolUse(mode), None, parallel)
+        case _:
+            return domain.ToolChoice(parallel=parallel)
+
+
+def _reasoning(body: ChatCompletionRequest) -> domain.ReasoningWish:
+    effort = body.reasoning_effort
+    if effort == "none":
+        return domain.ReasoningWish(enabled=False)
+    return domain.ReasoningWish(effort=effort, budget=body.reasoning_budget)
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:
@@ -144,68 +215,95 @@ def _top(alternative: events.Alternative) -> TopLogprob:
     )
 
 
-def usage(counted: events.Usage) -> Usage:
+def usage(counted: Sequence[answers.AnswerUsage]) -> Usage:
+    """Of all answers to one request: its prompt counts once, and was cached as for the first."""
+    first = counted[0]
+    generated = sum(each.completion_tokens for each in counted)
     return Usage(
-        prompt_tokens=counted.prompt_tokens,
-        completion_tokens=counted.completion_tokens,
-        total_tokens=counted.prompt_tokens + counted.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=counted.cached_tokens),
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=generated,
+        total_tokens=first.prompt_tokens + generated,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=first.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=sum(each.reasoning_tokens for each in counted)
+        ),
     )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Every `events.TextDelta` of a request as one."""
-
-    text: str
-    logprobs: tuple[events.TokenLogprob, ...]
-
-
 def completion(
-    identity: str, created: int, model: str, answer: Answer, finished: events.Finished
+    identity: str, created: int, model: str, whole: Sequence[answers.WholeAnswer]
 ) -> ChatCompletion:
-    """The whole answer at once."""
+    """The whole answers at once."""
     return ChatCompletion(
         id=identity,
         created=created,
         model=model,
-        choices=[
-            Choice(
-                message=AssistantMessage(content=answer.text),
-                finish_reason=finished.reason.value,
-                logprobs=logprobs(answer.logprobs),
-            )
-        ],
-        usage=usage(finished.usage),
+        choices=[_choice(number, answer) for number, answer in enumerate(whole)],
+        usage=usage([answer.ended.usage for answer in whole]),
+    )
+
+
+def _choice(number: int, answer: answers.WholeAnswer) -> Choice:
+    calls = [
+        ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
+        for call in answer.tool_calls
+    ]
+    return Choice(
+        index=number,
+        message=AssistantMessage(
+            content=None if calls and not answer.content else answer.content,
+            reasoning_content=answer.reasoning or None,
+            tool_calls=calls or None,
+        ),
+        finish_reason=_REASONS[answer.ended.reason],
+        logprobs=logprobs(answer.logprobs),
     )
 
 
 class Chunks:
-    """The events of one answer as OpenAI's chunks, ready to be sent."""
+    """The parts of the answers to one request as OpenAI's chunks, ready to be sent."""
 
     def __init__(self, identity: str, created: int, model: str, *, include_usage: bool) -> None:
         self._identity = identity
         self._created = created
         self._model = model
         self._include_usage = include_usage
+        self._counted: list[answers.AnswerUsage] = []
 
-    def first(self) -> str:
-        return self._chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
-
-    def of(self, event: events.Event) -> list[str]:
-        """No, one or two chunks."""
-        match event:
-            case events.TextDelta(text=text, logprobs=found) if text or found:
-                choice = ChunkChoice(delta=Delta(content=text), logprobs=logprobs(found))
+    def of(self, number: int, part: answers.Part) -> list[str]:
+        """What one part is to the client: nothing, or a chunk."""
+        match part:
+            case answers.Begun():
+                return [self._delta(number, Delta(role="assistant", content=""))]
+            case answers.ContentDelta(text, found):
+                choice = ChunkChoice(
+                    index=number, delta=Delta(content=text), logprobs=logprobs(found)
+                )
                 return [self._chunk([choice])]
-            case events.Finished() as finished:
-                last = ChunkChoice(delta=Delta(), finish_reason=finished.reason.value)
-                chunks = [self._chunk([last])]
-                if self._include_usage:
-                    chunks.append(self._chunk([], usage(finished.usage)))
-                return chunks
-            case _:
-                return []
+            case answers.ReasoningDelta(text):
+                return [self._delta(number, Delta(reasoning_content=text))]
+            case answers.ToolCallBegun(call, identity, name):
+                begun = ToolCallDelta(
+                    index=call,
+                    id=identity,
+                    type="function",
+                    function=FunctionCallDelta(name=name, arguments=""),
+                )
+                return [self._delta(number, Delta(tool_calls=[begun]))]
+            case answers.ToolCallDelta(call, arguments):
+                more = ToolCallDelta(index=call, function=FunctionCallDelta(arguments=arguments))
+                return [self._delta(number, Delta(tool_calls=[more]))]
+            case answers.Ended(reason, counted):
+                self._counted.append(counted)
+                last = ChunkChoice(index=number, delta=Delta(), finish_reason=_REASONS[reason])
+                return [self._chunk([last])]
+
+    def last(self) -> list[str]:
+        """When all answers have ended: the usage of all, if it was asked for."""
+        return [self._chunk([], usage(self._counted))] if self._include_usage else []
+
+    def _delta(self, number: int, delta: Delta) -> str:
+        return self._chunk([ChunkChoice(index=number, delta=delta)])
 
     def _chunk(self, choices: list[ChunkChoice], counted: Usage | None = None) -> str:
         chunk = ChatCompletionChunk(

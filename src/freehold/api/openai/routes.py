@@ -23,8 +23,9 @@ from freehold.api.openai.schema import (
 )
 from freehold.api.problem import problem_of
 from freehold.api.stream import event, until_client_leaves
-from freehold.domain.errors import EngineError, FreeholdError
-from freehold.domain.events import Event, Finished, TextDelta, TokenLogprob
+from freehold.domain.answers import Part
+from freehold.domain.errors import FreeholdError
+from freehold.runtime.answering import collect
 from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/v1")
@@ -55,52 +56,41 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
             request, stack.enter_async_context(runtime.chat.open(asked))
         )
         name = generation.model.name
-        events = await stack.enter_async_context(contextlib.aclosing(generation.events()))
-        # The first event decides the status: until it comes, a failure is no stream's.
-        first = await until_client_leaves(request, anext(events))
+        parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
+        # The first part decides the status: until it comes, a failure is no stream's.
+        first = await until_client_leaves(request, anext(parts))
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             chunks = convert.Chunks(identity, created, name, include_usage=include_usage)
             return StreamingResponse(
-                _stream(first, events, chunks, stack.pop_all()),
+                _stream(first, parts, chunks, stack.pop_all()),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache"},
             )
-        answer, finished = await until_client_leaves(request, _whole(events))
-        completion = convert.completion(identity, created, name, answer, finished)
+        whole = await until_client_leaves(request, collect(first, parts, len(generation.answers)))
+        completion = convert.completion(identity, created, name, whole)
         return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _whole(events: AsyncGenerator[Event, None]) -> tuple[convert.Answer, Finished]:
-    pieces: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    async for item in events:
-        if isinstance(item, TextDelta):
-            pieces.append(item.text)
-            logprobs.extend(item.logprobs)
-        elif isinstance(item, Finished):
-            return convert.Answer("".join(pieces), tuple(logprobs)), item
-    raise EngineError("The engine ended without finishing the answer.")
-
-
 async def _stream(
-    first: Event,
-    events: AsyncGenerator[Event, None],
+    first: tuple[int, Part],
+    parts: AsyncGenerator[tuple[int, Part], None],
     chunks: convert.Chunks,
     held: contextlib.AsyncExitStack,
 ) -> AsyncIterator[bytes]:
-    """The answer as it comes. An error after the first byte is an event, then the end."""
+    """The answers as they come. An error after the first byte is an event, then the end."""
     async with held:
-        yield event(chunks.first())
-        for chunk in chunks.of(first):
+        for chunk in chunks.of(*first):
             yield event(chunk)
         try:
-            async for item in events:
-                for chunk in chunks.of(item):
+            async for number, part in parts:
+                for chunk in chunks.of(number, part):
                     yield event(chunk)
         except FreeholdError as error:
             yield event(convert.error_body(problem_of(error)).model_dump_json())
             return
+        for chunk in chunks.last():
+            yield event(chunk)
         yield event("[DONE]")
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 _MAX_MESSAGES = 1024
 _MAX_TOKENS = 16 * 1024 * 1024
 _MAX_BIASES = 1024
+_MAX_TOOLS = 128
+_MAX_ANSWERS = 16
 _WITHOUT_EFFECT = "Accepted without effect: it asks nothing of a local server."
 
 
@@ -28,10 +30,8 @@ def _text_as_part(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise ValueError("this server gives one answer to a request; leave it out or send 1")
-    return value
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -51,14 +51,113 @@ class TextPart(_Request):
     text: str
 
 
-class ChatMessage(_Request):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        list[TextPart],
-        Field(min_length=1),
-        BeforeValidator(_text_as_part, json_schema_input_type=str | list[TextPart]),
-    ]
+_Text = Annotated[
+    list[TextPart],
+    Field(min_length=1),
+    BeforeValidator(_text_as_part, json_schema_input_type=str | list[TextPart]),
+]
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
+_CallId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class InstructionMessage(_Request):
+    """What the model is told beforehand."""
+
+    role: Literal["system", "developer"]
+    content: _Text
     name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class UserMessage(_Request):
+    role: Literal["user"]
+    content: _Text
+    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class CalledFunction(_Request):
+    """``arguments`` is JSON, as text."""
+
+    name: _Name
+    arguments: str
+
+
+class MadeCall(_Request):
+    id: _CallId
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+
+class AssistantTurn(_Request):
+    """``reasoning_content``: what it thought first, for templates that want to see it again."""
+
+    role: Literal["assistant"]
+    content: _Text | None = None
+    reasoning_content: str | None = None
+    tool_calls: Annotated[list[MadeCall], Field(max_length=_MAX_TOOLS)] | None = None
+    refusal: None = None
+    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    annotations: list[Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
+    audio: None = None
+    function_call: None = None
+
+
+class ToolMessage(_Request):
+    """What a call has returned."""
+
+    role: Literal["tool"]
+    content: _Text
+    tool_call_id: _CallId
+    name: _Name | None = None
+
+
+ChatMessage = Annotated[
+    InstructionMessage | UserMessage | AssistantTurn | ToolMessage, Field(discriminator="role")
+]
+
+
+class FunctionDefinition(_Request):
+    """``strict`` makes no difference here: calls that are enforced always fit."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(_Request):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(_Request):
+    name: _Name
+
+
+class NamedTool(_Request):
+    """This one must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+def _mode_as_object(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class ToolMode(_Request):
+    """``"auto"``, ``"none"`` or ``"required"``."""
+
+    type: Literal["auto", "none", "required"]
+
+
+ToolChoice = Annotated[
+    Annotated[ToolMode | NamedTool, Field(discriminator="type")],
+    BeforeValidator(
+        _mode_as_object, json_schema_input_type=Literal["auto", "none", "required"] | NamedTool
+    ),
+]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 _Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
@@ -131,7 +230,17 @@ class ChatCompletionRequest(_Request):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    n: Annotated[int, AfterValidator(_only_one)] | None = None
+    n: Annotated[int, Field(ge=1, le=_MAX_ANSWERS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=_MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = Field(
+        default=None,
+        description='"none" switches reasoning off; the other levels are for models that know them',
+    )
+    reasoning_budget: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = Field(
+        default=None, description="Not OpenAI's: tokens of reasoning, at most."
+    )
 
     # Not OpenAI's: the names that vLLM and llama.cpp's server use.
     top_k: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
@@ -152,11 +261,16 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int
 
 
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class TopLogprob(BaseModel):
@@ -176,16 +290,34 @@ class ChoiceLogprobs(BaseModel):
     refusal: None = None
 
 
+class FunctionCall(BaseModel):
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class AssistantMessage(BaseModel):
+    """``content`` is null where there is nothing but calls."""
+
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    reasoning_content: str | None = Field(default=None, exclude_if=_is_none)
     refusal: None = None
+    tool_calls: list[ToolCall] | None = Field(default=None, exclude_if=_is_none)
+
+
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Choice(BaseModel):
     index: int = 0
     message: AssistantMessage
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     logprobs: ChoiceLogprobs | None = None
 
 
@@ -198,15 +330,29 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class FunctionCallDelta(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(BaseModel):
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta
+
+
 class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(BaseModel):
     index: int = 0
     delta: Delta
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishReason | None = None
     logprobs: ChoiceLogprobs | None = None
 
 

@@ -20,23 +20,24 @@ class Spoken:
 class Answer:
     """Turns the chosen tokens of one request into text that may be shown.
 
-    ``stopped``: a stop string was met, and nothing more follows.
+    ``stop``: the stop string that was met; nothing more follows it.
     """
 
     def __init__(self, request: GenerateRequest) -> None:
         self._characters = Utf8Assembler()
         self._stops = StopMatcher(request.sampling.stop)
-        self.stopped = False
+        self.stop: str | None = None
 
     def speak(self, piece: bytes) -> Spoken:
         """One more token, by its bytes."""
         shown = self._stops.feed(self._characters.feed(piece))
-        self.stopped = shown.stopped
-        return Spoken(shown.text, FinishReason.STOP if shown.stopped else None)
+        self.stop = shown.stop
+        return Spoken(shown.text, FinishReason.STOP if shown.stop else None)
 
     def end(self, reason: FinishReason) -> Spoken:
         """No more tokens: show what was held back. A stop string may complete even now."""
         shown = self._stops.feed(self._characters.flush())
-        if shown.stopped:
+        if shown.stop:
+            self.stop = shown.stop
             return Spoken(shown.text, FinishReason.STOP)
         return Spoken(shown.text + self._stops.flush(), reason)

@@ -282,7 +282,7 @@ class Loop:
             self._release(sequence)
 
     def _finished(self, sequence: Sequence, reason: FinishReason) -> Finished:
-        now = time.monotonic()
+        voice, now = self._voices[sequence.request.request_id], time.monotonic()
         admitted = sequence.admitted_at or now
         first = sequence.first_token_at or now
         return Finished(
@@ -295,7 +295,8 @@ class Loop:
             timings=Timings(
                 queued=admitted - sequence.arrived, prefill=first - admitted, decode=now - first
             ),
-            seed=self._voices[sequence.request.request_id].sampler.seed,
+            seed=voice.sampler.seed,
+            stop=voice.stop,
         )
 
     def _emit(self) -> None:

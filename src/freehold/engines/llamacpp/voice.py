@@ -48,12 +48,18 @@ class Voice:
         self._request = request
         self._vocabulary = vocabulary
         self._answer = Answer(request)
+        self._shown = frozenset(request.shown)
         try:
             self.sampler = Sampler(request.sampling, fresh_seed, request.prompt, vocabulary)
         except ValueError as error:
             raise InvalidRequest(str(error), field="logit_bias") from error
         self.matcher: Matcher | None = None
         self._prompt_logprobs: list[TokenLogprob] = []
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        return self._answer.stop
 
     def say(self, rows: Sequence[Logits], draft: TokenArray, room: int) -> Said:
         """Choose a token from each row, as long as the guess for the row before was right.
@@ -80,7 +86,7 @@ class Voice:
             if reason is not None or number == len(draft) or draft[number] != token:
                 break
             matched += 1
-        if reason is not None and not self._answer.stopped:
+        if reason is not None and not self._answer.stop:
             last = self._answer.end(reason)
             texts.append(last.text)
             reason = last.reason
@@ -102,7 +108,8 @@ class Voice:
         self.sampler.accept(token)
         if self.matcher is not None:
             self.matcher.accept(token)
-        spoken = self._answer.speak(self._vocabulary.piece(token))
+        piece = self._vocabulary.piece(token, special=token in self._shown)
+        spoken = self._answer.speak(piece)
         if spoken.reason is None and self.matcher is not None and self.matcher.finished:
             return spoken.text, FinishReason.STOP
         return spoken.text, spoken.reason

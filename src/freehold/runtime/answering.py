@@ -1,0 +1,209 @@
+"""One answer while it runs: events in, parts out; reasoning cut at its budget.
+
+engine ──events──▶ Interpreter ──parts──▶
+   ▲                    │ reasoning has used its budget
+   └── the same prompt and what was said, with the end mark behind it ◀┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+
+from freehold.domain.answers import (
+    Begun,
+    ContentDelta,
+    Ended,
+    EndReason,
+    Part,
+    ReasoningDelta,
+    ToolCallBegun,
+    ToolCallDelta,
+    WholeAnswer,
+)
+from freehold.domain.chat import GenerateRequest, ToolCall
+from freehold.domain.errors import EngineError, InvalidRequest
+from freehold.domain.events import Event, Timings, TokenLogprob
+from freehold.runtime.interpreter import Interpreter
+from freehold.text.expectation import Expectation
+
+Generate = Callable[[GenerateRequest], AsyncGenerator[Event, None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How all answers to one request are read. ``began``: when it arrived (monotonic seconds).
+
+    ``budget`` bounds the tokens of reasoning. Without ``parallel_calls`` an answer ends with its
+    first call.
+    """
+
+    expected: Expectation
+    began: float
+    budget: int | None = None
+    parallel_calls: bool = True
+
+
+class Answer:
+    """One answer, not yet begun. Raises `InvalidRequest` if its reasoning cannot be cut."""
+
+    def __init__(
+        self, generate: Generate, request: GenerateRequest, plan: Plan, reasoning_end: int | None
+    ) -> None:
+        if plan.budget is not None and reasoning_end is None:
+            raise InvalidRequest(
+                "This model's reasoning cannot be cut at a budget: no token of its own ends it.",
+                field="reasoning",
+            )
+        self._generate = generate
+        self._request = request
+        self._plan = plan
+        self._reasoning_end = reasoning_end
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """Run it, once. Closing the iterator early cancels."""
+        reader = Interpreter(
+            self._plan.expected.parser(),
+            reasons=self._plan.expected.marks is not None,
+            reasoning_end=self._reasoning_end,
+            began=self._plan.began,
+        )
+        request: GenerateRequest | None = self._request
+        while request is not None:
+            following = None
+            async with contextlib.aclosing(self._generate(request)) as events:
+                async for event in events:
+                    parts = reader.read(event, time.monotonic())
+                    for part in parts:
+                        yield part
+                    if parts and isinstance(parts[-1], Ended):
+                        return
+                    if reader.calls and not self._plan.parallel_calls:
+                        yield self._ended_with_a_call(reader)
+                        return
+                    if self._spent(reader):
+                        following = self._cut(reader)
+                        break
+                else:
+                    raise EngineError("The engine ended without finishing the answer.")
+            for part in self._after_cut(reader):
+                yield part
+            request = following
+
+    def _spent(self, reader: Interpreter) -> bool:
+        budget = self._plan.budget
+        room = self._request.max_tokens - len(reader.tokens)
+        spent = budget is not None and reader.reasoning and reader.reasoning_tokens >= budget
+        return spent and room > 1
+
+    def _cut(self, reader: Interpreter) -> GenerateRequest:
+        """Go on behind the end of reasoning, from what was said before it."""
+        assert self._reasoning_end is not None
+        reader.tokens.append(self._reasoning_end)
+        reader.reasoning_tokens += 1
+        constraint = self._request.constraint
+        return replace(
+            self._request,
+            request_id=uuid.uuid4().hex,
+            prompt=(*self._request.prompt, *reader.tokens),
+            max_tokens=self._request.max_tokens - len(reader.tokens),
+            constraint=replace(constraint, after=None) if constraint else None,
+            prompt_logprobs=None,
+        )
+
+    def _after_cut(self, reader: Interpreter) -> list[Part]:
+        marks = self._plan.expected.marks
+        assert marks is not None
+        return reader.close_reasoning(marks.end, time.monotonic())
+
+    def _ended_with_a_call(self, reader: Interpreter) -> Ended:
+        spent = time.monotonic() - self._plan.began
+        return reader.ended(EndReason.TOOL_CALLS, Timings(0.0, 0.0, spent), None)
+
+
+async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part], None]:
+    """The parts of all answers as they come, each with its answer's number.
+
+    The first failure of any is raised, and ends the others.
+    """
+    if len(answers) == 1:
+        async with contextlib.aclosing(answers[0].parts()) as parts:
+            async for part in parts:
+                yield 0, part
+        return
+    queue: asyncio.Queue[tuple[int, Part] | None] = asyncio.Queue()
+
+    async def follow(number: int, answer: Answer) -> None:
+        async with contextlib.aclosing(answer.parts()) as parts:
+            async for part in parts:
+                queue.put_nowait((number, part))
+
+    tasks = [asyncio.create_task(follow(*pair)) for pair in enumerate(answers)]
+    everything = asyncio.gather(*tasks)
+    everything.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (item := await queue.get()) is not None:
+            yield item
+        await everything  # raises what one of them raised
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(everything, *tasks, return_exceptions=True)
+
+
+class Collector:
+    """Puts the parts of one answer together."""
+
+    def __init__(self) -> None:
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[tuple[ToolCallBegun, list[str]]] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._begun: Begun | None = None
+        self._ended: Ended | None = None
+
+    def add(self, part: Part) -> None:
+        match part:
+            case Begun():
+                self._begun = part
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case ContentDelta(text, logprobs):
+                self._content.append(text)
+                self._logprobs += logprobs
+            case ToolCallBegun():
+                self._calls.append((part, []))
+            case ToolCallDelta(number, arguments):
+                self._calls[number][1].append(arguments)
+            case Ended():
+                self._ended = part
+
+    def whole(self) -> WholeAnswer:
+        """After `Ended`."""
+        assert self._begun is not None
+        assert self._ended is not None
+        return WholeAnswer(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(
+                ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in self._calls
+            ),
+            logprobs=tuple(self._logprobs),
+            begun=self._begun,
+            ended=self._ended,
+        )
+
+
+async def collect(
+    first: tuple[int, Part], parts: AsyncGenerator[tuple[int, Part], None], count: int
+) -> tuple[WholeAnswer, ...]:
+    """All of `merged`, whose ``first`` part has been taken already, put together."""
+    collectors = [Collector() for _ in range(count)]
+    collectors[first[0]].add(first[1])
+    async for number, part in parts:
+        collectors[number].add(part)
+    return tuple(collector.whole() for collector in collectors)
