@@ -61,46 +61,52 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
     return app
 
 
-def _respond(problem: Problem) -> Response:
+# Whose words an error is told in, by the beginning of the path; everything else is OpenAI's.
+_ERROR_BODIES: tuple[tuple[str, Callable[[Problem], BaseModel]], ...] = ()
+
+
+def _respond(path: str, problem: Problem) -> Response:
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else None
-    body = openai.error_body(problem).model_dump()
+    shapes = (shape for prefix, shape in _ERROR_BODIES if path.startswith(prefix))
+    body = next(shapes, openai.error_body)(problem).model_dump()
     return JSONResponse(body, status_code=problem.status, headers=headers)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
-    await _respond(problem)(scope, receive, send)
+    await _respond(scope["path"], problem)(scope, receive, send)
 
 
-async def _ours(_: Request, error: Exception) -> Response:
+async def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, FreeholdError)
-    return _respond(problem_of(error))
+    return _respond(request.url.path, problem_of(error))
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _respond(invalid_body(error))
+    return _respond(request.url.path, invalid_body(error))
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if error.status_code == 413:
-        return _respond(too_large())
+        return _respond(path, too_large())
     if error.status_code == 400:  # FastAPI could not read the body as JSON
-        return _respond(Problem(400, "invalid_json", "The body is not valid JSON."))
+        return _respond(path, Problem(400, "invalid_json", "The body is not valid JSON."))
     messages = {
         404: "There is nothing at this address.",
         405: "This address does not take that method.",
     }
     message = messages.get(error.status_code, str(error.detail))
-    return _respond(Problem(error.status_code, "http_error", message))
+    return _respond(path, Problem(error.status_code, "http_error", message))
 
 
 async def _left(_: Request, __: Exception) -> Response:
     return Response(status_code=_CLIENT_LEFT)
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
-    return _respond(unexpected(error))
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _respond(request.url.path, unexpected(error))
 
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
