@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -192,6 +193,11 @@ async def begun(engine: Engine, name: str = "endless") -> AsyncGenerator[Event, 
     assert isinstance(await anext(stream), PromptProcessed)
     assert isinstance(await anext(stream), TextDelta)
     return stream
+
+
+def cosine(left: tuple[float, ...], right: tuple[float, ...]) -> float:
+    """Of vectors of length 1."""
+    return sum(x * y for x, y in zip(left, right, strict=True))
 
 
 async def served(engine: Engine, name: str = "next") -> float:
@@ -482,14 +488,64 @@ def test_tokens_that_are_none_end_that_request_only(subject: Subject, token: int
 def test_embedding(subject: Subject) -> None:
     async def scenario() -> None:
         async with loaded(subject) as engine:
-            request = EmbedRequest("E", (PROMPT,))
-            if Capability.EMBED in engine.capabilities.features:
-                (vector,) = await engine.embed(request)
-                assert len(vector) > 1
-            else:
+            if Capability.EMBED not in engine.capabilities.features:
                 with pytest.raises(InvalidRequest):
-                    await engine.embed(request)
+                    await engine.embed(EmbedRequest("E", (PROMPT,)))
             needs(subject, engine, Capability.EMBED, "embedding")
+            # One longer than a slice, among short ones.
+            inputs = (PROMPT, PROMPT[:1], PROMPT * 30, PROMPT[::-1], PROMPT)
+            together = await engine.embed(EmbedRequest("E", inputs))
+            assert len(together) == len(inputs)
+            for number, (tokens, vector) in enumerate(zip(inputs, together, strict=True)):
+                assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
+                (alone,) = await engine.embed(EmbedRequest(f"E{number}", (tokens,)))
+                assert cosine(alone, vector) > 0.9999
+            assert cosine(together[0], together[2]) < 0.9999
+
+    run(scenario())
+
+
+def test_what_cannot_be_embedded_is_refused(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, context=256) as engine:
+            needs(subject, engine, Capability.EMBED, "refused embedding")
+            await engine.embed(EmbedRequest("fits", ((65,) * 256,)))
+            with pytest.raises(PromptTooLong, match=r"Input 1 has 257 tokens .* holds 256\."):
+                await engine.embed(EmbedRequest("long", (PROMPT, (65,) * 257)))
+            for inputs in ((), (PROMPT, ())):
+                with pytest.raises(InvalidRequest) as caught:
+                    await engine.embed(EmbedRequest("empty", inputs))
+                assert caught.value.field == "input"
+
+    run(scenario())
+
+
+def test_embedding_and_generating_take_turns(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.EMBED, "embedding beside streams")
+            stream = await begun(engine)
+            (vector,) = await engine.embed(EmbedRequest("E", (PROMPT,)))
+            assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
+            assert isinstance(await anext(stream), TextDelta)
+            await stream.aclose()
+
+    run(scenario())
+
+
+def test_an_embedding_nobody_waits_for_is_dropped(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.EMBED, "dropped embedding")
+            many = EmbedRequest("many", (PROMPT * 10,) * 1000)  # tens of seconds of work
+            task = asyncio.create_task(engine.embed(many))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            started = time.monotonic()
+            await engine.embed(EmbedRequest("one", (PROMPT,)))
+            assert time.monotonic() - started < 1
 
     run(scenario())
 

@@ -201,7 +201,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"tool_choice": "always"}, 400, "tool_choice.type", "'required'"),
     ({"tool_choice": "required"}, 400, "tool_choice", "there are none"),
     ({"reasoning_effort": "high"}, 400, "reasoning_effort", "no levels"),
-    ({"reasoning_budget": 10}, 400, "reasoning", "does not reason"),
+    ({"reasoning_budget": 10}, 400, "reasoning_budget", "does not reason"),
     ({"temperature": 3}, 400, "temperature", "less than or equal to 2"),
     ({"temperature": "hot"}, 400, "temperature", "valid number"),
     ({"top_p": 0}, 400, "top_p", "greater than 0"),
@@ -477,8 +477,11 @@ def test_official_client(server: Gateway) -> None:
 def test_openapi_names_what_exists(server: Gateway) -> None:
     paths = server.client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
-        "/v1/chat/completions",
-        "/v1/models",
-        "/v1/models/{name}",
         "/healthz",
+        *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
+        *("/v1/models", "/v1/models/{name}", "/v1/responses", "/v1/responses/{response_id}"),
+        *("/v1/messages", "/v1/messages/count_tokens"),
+        *("/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/version"),
+        *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/copy", "/api/delete"),
+        *("/tokenize", "/detokenize", "/apply-template"),
     }

@@ -103,6 +103,9 @@ def test_switched_off(file: Path, value: str) -> None:
         ("deadline", "0"),
         ("offline", "maybe"),
         ("log_level", "loud"),
+        ("aliases", "gpt-4o"),
+        ("aliases", "=tiny"),
+        ("aliases", "a=b,b=a"),
     ],
 )
 def test_a_bad_value_is_named_with_where_it_came_from(file: Path, name: str, value: str) -> None:
@@ -117,6 +120,17 @@ def test_a_bad_value_is_named_with_where_it_came_from(file: Path, name: str, val
 
     file.write_text(f'{name} = "{value}"')
     assert f"file {file}" in refused(file).message
+
+
+def test_aliases_from_every_source(file: Path) -> None:
+    wanted = {"gpt-4o": "qwen3:4b", "claude": "tiny"}
+    file.write_text('[aliases]\n"gpt-4o" = "qwen3:4b"\nclaude = "tiny"\n')
+    assert resolve(environ={}, file=file).aliases == wanted
+    file.write_text("")
+    environ = {"FREEHOLD_ALIASES": "gpt-4o=qwen3:4b, claude = tiny"}
+    assert resolve(environ=environ, file=file).aliases == wanted
+    flags = {"aliases": ("gpt-4o=qwen3:4b", "claude=tiny")}
+    assert resolve(flags, environ={}, file=file).aliases == wanted
 
 
 @pytest.mark.parametrize("value", ["80.5", "true", "1e3"])

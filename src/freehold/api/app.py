@@ -8,15 +8,27 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from freehold.api.anthropic import convert as anthropic
+from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
+from freehold.api.anthropic.routes import router as anthropic_router
 from freehold.api.guard import Guard, Rules, too_large
+from freehold.api.ollama import convert as ollama
+from freehold.api.ollama.embed_routes import router as ollama_embed_router
+from freehold.api.ollama.models_routes import router as ollama_models_router
+from freehold.api.ollama.routes import router as ollama_router
 from freehold.api.openai import convert as openai
+from freehold.api.openai.completions_routes import router as openai_completions_router
+from freehold.api.openai.embeddings_routes import router as openai_embeddings_router
+from freehold.api.openai.responses_routes import responses_router as openai_responses_router
 from freehold.api.openai.routes import router as openai_router
+from freehold.api.plain.routes import router as plain_router
 from freehold.api.problem import Problem, problem_of, unexpected
+from freehold.api.reference import page
 from freehold.api.stream import ClientLeft
 from freehold.domain.errors import FreeholdError
 from freehold.runtime.wiring import Runtime
@@ -39,11 +51,19 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
     app = FastAPI(
         title="freehold",
         version=version("freehold"),
-        docs_url=None,  # its page loads scripts from elsewhere; /openapi.json is ours alone
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere; ours is `reference`
         redoc_url=None,
     )
     app.state.runtime = runtime
     app.include_router(openai_router)
+    app.include_router(openai_completions_router)
+    app.include_router(openai_responses_router())
+    app.include_router(openai_embeddings_router)
+    app.include_router(plain_router)
+    app.include_router(anthropic_router)
+    app.include_router(ollama_router)
+    app.include_router(ollama_models_router)
+    app.include_router(ollama_embed_router)
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -55,6 +75,11 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
             loaded=sorted(runtime.manager.loaded_names()),
         )
 
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        """Every route and object, for people."""
+        return page(app.openapi())
+
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Guard, rules=rules, refuse=_refuse)
@@ -62,7 +87,10 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
 
 
 # Whose words an error is told in, by the beginning of the path; everything else is OpenAI's.
-_ERROR_BODIES: tuple[tuple[str, Callable[[Problem], BaseModel]], ...] = ()
+_ERROR_BODIES: tuple[tuple[str, Callable[[Problem], BaseModel]], ...] = (
+    (ANTHROPIC_PREFIX, anthropic.error_body),
+    ("/api/", ollama.error_body),
+)
 
 
 def _respond(path: str, problem: Problem) -> Response:

@@ -51,7 +51,8 @@ def judge(scope: Scope, rules: Rules) -> Problem | None:
             return Problem(
                 401,
                 "invalid_api_key",
-                "A valid API key is needed: send it as `Authorization: Bearer KEY`.",
+                "A valid API key is needed: send it as `Authorization: Bearer KEY` "
+                "or as `x-api-key: KEY`.",
             )
     else:
         name, port = split_host(headers.get("host", ""))
@@ -81,11 +82,14 @@ def too_large() -> Problem:
 
 
 def _key_matches(headers: Headers, key: str) -> bool:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        return False
-    digests = (hashlib.sha256(text.strip().encode()).digest() for text in (given, key))
-    return hmac.compare_digest(*digests)
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    given = [bearer] if scheme.lower() == "bearer" else []
+    given += headers.getlist("x-api-key")
+    return any(hmac.compare_digest(_key_digest(each), _key_digest(key)) for each in given)
+
+
+def _key_digest(key: str) -> bytes:
+    return hashlib.sha256(key.strip().encode()).digest()
 
 
 def _same_origin(headers: Headers) -> bool:

@@ -107,7 +107,10 @@ async def serve(
     server = _Server(config)
     loading = asyncio.create_task(_preload(runtime, preload, server, say), name="preload")
     announcement.announce(settings.home, address)
-    say(f"Serving on {address.url} (OpenAI API: {address.url}/v1). Ctrl-C stops.")
+    say(
+        f"Serving on {address.url} (for OpenAI's clients: {address.url}/v1; "
+        f"the API: {address.url}/docs). Ctrl-C stops."
+    )
     try:
         async with _text_child_ahead(runtime):
             await server.serve(sockets=[sock])

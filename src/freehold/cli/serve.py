@@ -33,6 +33,7 @@ from freehold.weights.reference import PathReference
 @click.option("--prefix-memory", type=int, help="MiB that keep finished prefixes (1024).")
 @click.option("--latency", type=int, help="Milliseconds between tokens to aim for (500).")
 @click.option("--speculate/--no-speculate", default=None, help="Guess tokens that repeat.")
+@click.option("--alias", "aliases", multiple=True, help="NAME=MODEL: another name of a model.")
 @OFFLINE_OPTION
 def command(
     models: tuple[str, ...],
@@ -49,6 +50,7 @@ def command(
     prefix_memory: int | None,
     latency: int | None,
     speculate: bool | None,
+    aliases: tuple[str, ...],
     offline: bool | None,
 ) -> None:
     """Serve every model in the store, and the files named here, over HTTP.
@@ -69,6 +71,7 @@ def command(
         prefix_memory=prefix_memory,
         latency=latency,
         speculate=speculate,
+        aliases=aliases or None,
         offline=offline,
     )
     served = _check(Library.open(settings), models)

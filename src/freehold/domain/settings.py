@@ -38,6 +38,7 @@ class Settings:
     ``cache_layout``, ``cache_type``, ``flash_attention``, ``cells`` and ``prefix_memory`` (MiB)
     are about the key-value cache; ``latency`` is the inter-token latency, in milliseconds, that
     reading other prompts must respect; ``speculate`` allows guessing tokens.
+    ``aliases`` are further names of models, for clients that insist on one.
     ``origins`` says where each value came from: ``flag``, a variable, a file, ``default``.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     hub_endpoint: str | None = None
     hub_token: str | None = field(default=None, repr=False)
     log_level: str = "warning"
+    aliases: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -123,6 +125,23 @@ def _one_of(*names: str) -> Callable[[Any], str]:
     return parse
 
 
+def _pairs(value: Any) -> Mapping[str, str]:
+    """A table, or ``name=model`` with commas between several."""
+    if isinstance(value, str):
+        value = [item for item in value.split(",") if item.strip()]
+    if isinstance(value, list | tuple):
+        split = [str(item).partition("=") for item in value]
+        value = {name.strip(): model.strip() if sign else None for name, sign, model in split}
+    whole = isinstance(value, Mapping) and all(
+        isinstance(text, str) and text for pair in value.items() for text in pair
+    )
+    if not whole:
+        raise ValueError("must be pairs of a name and a model, as in gpt-4o=qwen3:4b")
+    if set(value) & set(value.values()):
+        raise ValueError("must be names of models, not of each other")
+    return dict(value)
+
+
 _MAX_CONTEXT = 16 * 1024 * 1024
 
 # Setting -> (environment variable, parser).
@@ -146,6 +165,7 @@ _KNOWN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "api_key": ("FREEHOLD_API_KEY", _text),
     "hub_endpoint": ("HF_ENDPOINT", _text),
     "hub_token": ("HF_TOKEN", _text),
+    "aliases": ("FREEHOLD_ALIASES", _pairs),
     "log_level": ("FREEHOLD_LOG_LEVEL", _one_of("debug", "info", "warning", "error")),
 }
 _OTHER_VARIABLES = {"FREEHOLD_CONFIG"}

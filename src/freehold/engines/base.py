@@ -145,8 +145,39 @@ async def begun_before(deadline: float | None) -> AsyncIterator[None]:
         ) from None
 
 
+def require_generating(capabilities: Capabilities) -> None:
+    """Raise `InvalidRequest` for a model that only embeds."""
+    if Capability.GENERATE not in capabilities.features:
+        raise InvalidRequest(
+            "This model turns texts into vectors; it does not write any.", field="model"
+        )
+
+
+def require_embedding(capabilities: Capabilities) -> None:
+    """Raise `InvalidRequest` for a model that does not embed."""
+    if Capability.EMBED not in capabilities.features:
+        raise InvalidRequest("This model does not turn texts into vectors.", field="model")
+
+
+def require_embeddable(request: EmbedRequest, capabilities: Capabilities) -> None:
+    """Raise `InvalidRequest` or `PromptTooLong` for what an engine cannot embed."""
+    require_embedding(capabilities)
+    if not request.inputs:
+        raise InvalidRequest("There is no input.", field="input")
+    for number, tokens in enumerate(request.inputs):
+        which = "The input" if len(request.inputs) == 1 else f"Input {number}"
+        if not tokens:
+            raise InvalidRequest(f"{which} is empty.", field="input")
+        if len(tokens) > capabilities.context:
+            raise PromptTooLong(
+                f"{which} has {len(tokens)} tokens and the context holds {capabilities.context}.",
+                hint="Embed it in parts, or load with a larger context if the model has one.",
+            )
+
+
 def require_possible(request: GenerateRequest, capabilities: Capabilities) -> None:
     """Raise `InvalidRequest` or `PromptTooLong` for what an engine cannot do as asked."""
+    require_generating(capabilities)
     features = capabilities.features
     if request.adapters and Capability.ADAPTERS not in features:
         raise InvalidRequest("This engine does not apply adapters.", field="adapters")

@@ -7,6 +7,7 @@ tests: to see what happens when an engine is slow, dies or refuses, without one.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
@@ -26,9 +27,12 @@ from freehold.engines.base import (
     Capabilities,
     Capability,
     begun_before,
+    require_embeddable,
     require_possible,
 )
 from freehold.text.stops import StopMatcher
+
+WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Script:
 
 
 class ScriptedEngine:
-    """Follows ``script(request)``; every request it gets is in ``seen``, cancelled ones too."""
+    """Follows ``script(request)``; every request it gets is in ``seen``, cancelled ones too.
+
+    Embedding follows ``script(None)``, as loading does; those requests are in ``embedded``.
+    """
 
     def __init__(
         self,
@@ -59,12 +66,15 @@ class ScriptedEngine:
     ) -> None:
         self._script = script
         self._capabilities = Capabilities(
-            frozenset({Capability.GENERATE, Capability.SEED, Capability.STOP}), context, parallel
+            frozenset({Capability.GENERATE, Capability.EMBED, Capability.SEED, Capability.STOP}),
+            context,
+            parallel,
         )
         self._turns = asyncio.Semaphore(parallel)
         self._crash: asyncio.Future[None] | None = None
         self._failure: EngineCrashed | None = None
         self.seen: list[GenerateRequest] = []
+        self.embedded: list[EmbedRequest] = []
         self.cancelled: list[str] = []
         self.closed = False
 
@@ -109,7 +119,7 @@ class ScriptedEngine:
     ) -> AsyncGenerator[Event, None]:
         stops = StopMatcher(request.sampling.stop)
         tokens = 0
-        reason = FinishReason.STOP
+        reason, stop = FinishReason.STOP, None
         async with begun_before(request.deadline):
             await self._wait(script.first_token_seconds)
         self._maybe_crash(script, 0)
@@ -123,6 +133,7 @@ class ScriptedEngine:
             tokens += 1
             yield TextDelta(shown.text, (number,))
             if shown.stop:
+                stop = shown.stop
                 break
             self._maybe_crash(script, number)
         if held := stops.flush():
@@ -132,6 +143,7 @@ class ScriptedEngine:
             Usage(len(request.prompt), 0, tokens),
             Timings(0.0, script.first_token_seconds, script.token_seconds * tokens),
             seed=request.sampling.seed or 0,
+            stop=stop,
         )
 
     async def _wait(self, seconds: float) -> None:
@@ -157,7 +169,14 @@ class ScriptedEngine:
             self._crash.set_result(None)
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
-        raise InvalidRequest("The scripted engine does not embed.", field="model")
+        """Vectors that depend on the tokens, and on nothing else."""
+        self.embedded.append(request)
+        require_embeddable(request, self._capabilities)
+        script = self._script(None)
+        async with begun_before(request.deadline):
+            await self._wait(script.first_token_seconds)
+        self._maybe_crash(script, 0)
+        return tuple(_vector(tokens) for tokens in request.inputs)
 
     async def add_adapter(self, adapter: Adapter) -> None:
         raise InvalidRequest("The scripted engine has no adapters.", field="adapters")
@@ -168,3 +187,12 @@ class ScriptedEngine:
     async def close(self) -> None:
         self.closed = True
         self._die("The scripted engine has been closed.")
+
+
+def _vector(tokens: tuple[int, ...]) -> tuple[float, ...]:
+    """Of length 1: how often tokens of each remainder occur, counted from one."""
+    counts = [1.0] * WIDTH
+    for token in tokens:
+        counts[token % WIDTH] += 1
+    length = math.hypot(*counts)
+    return tuple(count / length for count in counts)

@@ -102,16 +102,19 @@ class Answer:
 
     def _cut(self, reader: Interpreter) -> GenerateRequest:
         """Go on behind the end of reasoning, from what was said before it."""
+        marks, constraint = self._plan.expected.marks, self._request.constraint
         assert self._reasoning_end is not None
+        assert marks is not None
         reader.tokens.append(self._reasoning_end)
         reader.reasoning_tokens += 1
-        constraint = self._request.constraint
+        if constraint is not None and constraint.after == marks.end:
+            constraint = replace(constraint, after=None)
         return replace(
             self._request,
             request_id=uuid.uuid4().hex,
             prompt=(*self._request.prompt, *reader.tokens),
             max_tokens=self._request.max_tokens - len(reader.tokens),
-            constraint=replace(constraint, after=None) if constraint else None,
+            constraint=constraint,
             prompt_logprobs=None,
         )
 

@@ -16,9 +16,9 @@ from freehold.domain.chat import (
     GenerateRequest,
     ToolUse,
 )
-from freehold.domain.errors import PromptTooLong
-from freehold.domain.sampling import Sampling
-from freehold.engines.base import begun_before
+from freehold.domain.errors import InvalidRequest, PromptTooLong
+from freehold.domain.sampling import Constraint, Sampling
+from freehold.engines.base import begun_before, require_generating
 from freehold.runtime.answering import Answer, Plan, merged
 from freehold.runtime.manager import Lease, Manager
 from freehold.text.client import Prompt, TextService
@@ -70,6 +70,7 @@ class Chat:
         async with contextlib.AsyncExitStack() as held:
             async with begun_before(request.deadline):
                 lease = await held.enter_async_context(self._manager.lease(request.model))
+                require_generating(lease.supervisor.capabilities)
                 source = vocabulary_source(lease.model)
                 told = told_of(request)
                 require_known(source.template, told, request.tool_choice)
@@ -81,12 +82,24 @@ class Chat:
                     request.tool_choice,
                     request.constraint,
                 )
-                if expected.constraint is not None:
-                    await self._text.check_constraint(source, expected.constraint)
+                await self._check(source, expected.constraint, request)
             plan = Plan(
                 expected, began, told.reasoning.budget, parallel_calls=request.tool_choice.parallel
             )
             yield self._generation(request, lease, prompt, plan)
+
+    async def _check(
+        self, source: VocabularySource, constraint: Constraint | None, request: ChatRequest
+    ) -> None:
+        """Try the constraint. One that comes from the tools is the tools' fault."""
+        if constraint is None:
+            return
+        try:
+            await self._text.check_constraint(source, constraint)
+        except InvalidRequest as error:
+            if request.constraint is not None:
+                raise
+            raise InvalidRequest(error.message, field="tools", hint=error.hint) from error
 
     @contextlib.asynccontextmanager
     async def open_completion(self, request: CompletionRequest) -> AsyncIterator[Generation]:
@@ -95,12 +108,21 @@ class Chat:
         async with contextlib.AsyncExitStack() as held:
             async with begun_before(request.deadline):
                 lease = await held.enter_async_context(self._manager.lease(request.model))
+                require_generating(lease.supervisor.capabilities)
                 source = vocabulary_source(lease.model)
                 prompt = await self._completion_prompt(source, request)
                 if request.constraint is not None:
                     await self._text.check_constraint(source, request.constraint)
             plan = Plan(replace(_AS_IT_IS, constraint=request.constraint), began)
             yield self._generation(request, lease, prompt, plan)
+
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens its prompt has. The model is not loaded for it. Raises as `open`."""
+        async with begun_before(request.deadline):
+            source = vocabulary_source(await self._manager.local(request.model))
+            told = told_of(request)
+            require_known(source.template, told, request.tool_choice)
+            return len((await self._text.render(source, told)).tokens)
 
     async def _completion_prompt(
         self, source: VocabularySource, request: CompletionRequest

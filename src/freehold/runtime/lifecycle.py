@@ -20,10 +20,11 @@ import collections
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import msgspec
 
-from freehold.domain.chat import GenerateRequest
+from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
 from freehold.domain.events import Event, Finished, TextDelta
 from freehold.engines.base import Capabilities, Engine
@@ -109,14 +110,27 @@ class Supervisor:
                 self._mourn(engine)
                 if emitted:
                     raise
-                if fingerprint in self._crash_before:
-                    self._remember_poison(fingerprint)
-                    raise self._poisoned() from None
-                log.info("a request is tried once more after the crash of %s", self.name)
+                self._require_another_try(fingerprint)
             finally:
-                self._in_flight[fingerprint] -= 1
-                if not self._in_flight[fingerprint]:
-                    del self._in_flight[fingerprint]
+                self._land(fingerprint)
+
+    async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
+        """As `Engine.embed`, across one crash."""
+        fingerprint = _digest([request.inputs])
+        while True:
+            self._refuse_poison(fingerprint)
+            engine = await self._ready_before(request.deadline)
+            self._in_flight[fingerprint] += 1
+            try:
+                vectors = await engine.embed(request)
+            except EngineCrashed:
+                self._mourn(engine)
+                self._require_another_try(fingerprint)
+            else:
+                self._acquit(fingerprint)
+                return vectors
+            finally:
+                self._land(fingerprint)
 
     async def close(self) -> None:
         self._closed = True
@@ -133,6 +147,19 @@ class Supervisor:
         self._mourned = engine
         self._crashes += 1
         self._crash_before, self._last_crash = self._last_crash, frozenset(self._in_flight)
+
+    def _land(self, fingerprint: str) -> None:
+        """A request is no longer in flight."""
+        self._in_flight[fingerprint] -= 1
+        if not self._in_flight[fingerprint]:
+            del self._in_flight[fingerprint]
+
+    def _require_another_try(self, fingerprint: str) -> None:
+        """After a crash; raises `PoisonRequest` for one that was in flight in two."""
+        if fingerprint in self._crash_before:
+            self._remember_poison(fingerprint)
+            raise self._poisoned() from None
+        log.info("a request is tried once more after the crash of %s", self.name)
 
     def _acquit(self, fingerprint: str) -> None:
         """A request that was answered was not the cause of any crash."""
@@ -208,7 +235,7 @@ def _retrieve(restart: asyncio.Future[Engine]) -> None:
 
 def _fingerprint(request: GenerateRequest) -> str:
     """What makes two requests the same to the engine: everything but ids and deadlines."""
-    body = msgspec.json.encode(
+    return _digest(
         [
             request.prompt,
             request.max_tokens,
@@ -217,4 +244,7 @@ def _fingerprint(request: GenerateRequest) -> str:
             request.constraint,
         ]
     )
-    return hashlib.sha256(body).hexdigest()
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

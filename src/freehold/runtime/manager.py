@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from freehold.domain.errors import FreeholdError, LoadFailed, UnknownModel
@@ -39,12 +39,17 @@ class Lease:
 
 @dataclass(frozen=True)
 class Described:
-    """One model as a listing shows it. A served file has no manifest."""
+    """One model as a listing shows it: in the store, with a manifest, or a served file.
+
+    ``aliases`` are other names of it; ``alias_of`` is the model that ``name`` is an alias of.
+    """
 
     name: str
     loaded: bool
     aliases: tuple[str, ...] = ()
     manifest: Manifest | None = None
+    path: Path | None = None
+    alias_of: str | None = None
 
 
 @dataclass
@@ -68,44 +73,74 @@ class Manager:
         make: MakeSupervisor,
         available_memory: AvailableMemory,
         served_paths: tuple[Path, ...] = (),
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._library = library
         self._make = make
         self._available = available_memory
         self._served = served_paths
+        self._aliases = dict(aliases or {})
         self._entries: dict[str, _Entry] = {}
         self._room = asyncio.Lock()
         self._uses = 0
+        self._closing: set[asyncio.Future[None]] = set()
 
     # Names
 
     def names(self) -> tuple[str, ...]:
-        """Ids of every model that can be leased now: the store's, and the files served."""
+        """Of every model that can be leased now: the store's, the files served, the aliases."""
         stored = [manifest.reference for manifest in self._library.registry.all()]
-        return tuple(dict.fromkeys([*stored, *(path.stem for path in self._served)]))
+        served = [path.stem for path in self._served]
+        return tuple(dict.fromkeys([*stored, *served, *self._known_aliases()]))
+
+    def _known_aliases(self) -> list[str]:
+        """Those whose model is here."""
+        known = []
+        for alias in self._aliases:
+            with contextlib.suppress(FreeholdError):
+                self.describe(alias)
+                known.append(alias)
+        return known
 
     def describe(self, name: str) -> Described:
         """What is known of a model without opening its files. Raises as `canonical` does,
         and `ModelNotPulled` for one whose weights are not here.
         """
+        if name in self._aliases:
+            described = self.describe(self._aliases[name])
+            return replace(described, name=name, aliases=(), alias_of=described.name)
         key = self.canonical(name)
         entry = self._entries.get(key)
         loaded = entry is not None and entry.loaded is not None
         for path in self._served:
             if key == str(path):
-                return Described(path.stem, loaded, (str(path),))
+                return Described(path.stem, loaded, (str(path), *self._names_of(key)), path=path)
         manifest = self._library.registry.get(key)
-        return Described(manifest.reference, loaded, (), manifest)
+        return Described(manifest.reference, loaded, self._names_of(key), manifest)
+
+    def _names_of(self, key: str) -> tuple[str, ...]:
+        """The aliases of a model, as far as its name can be read."""
+        found = []
+        for alias in self._aliases:
+            with contextlib.suppress(FreeholdError):
+                if self.canonical(alias) == key:
+                    found.append(alias)
+        return tuple(found)
 
     def loaded_names(self) -> frozenset[str]:
         return frozenset(name for name, entry in self._entries.items() if entry.loaded)
+
+    def loaded(self) -> tuple[Lease, ...]:
+        """Every model in memory, for observers: these are not held."""
+        return tuple(lease for entry in self._entries.values() if (lease := entry.loaded))
 
     def canonical(self, name: str) -> str:
         """What to load for a client's ``name``: a reference, or the path of a served file.
 
         Raises `UnknownModel` or `InvalidReference`. A path nobody named at the
-        start is not opened for a client.
+        start is not opened for a client. An alias goes before everything else.
         """
+        name = self._aliases.get(name, name)
         for path in self._served:
             if name in (path.stem, str(path)):
                 return str(path)
@@ -123,6 +158,15 @@ class Manager:
             hint="A file is served only if it is named when the server starts: "
             f"freehold serve {name}",
         )
+
+    async def local(self, name: str) -> LocalModel:
+        """Its files and their header, whether it is loaded or not. Raises `NotFound` or
+        `RefusedFile`."""
+        key = self.canonical(name)
+        entry = self._entries.get(key)
+        if entry is not None and (lease := entry.loaded) is not None:
+            return lease.model
+        return await asyncio.to_thread(self._library.local, key)
 
     # Leases
 
@@ -153,6 +197,8 @@ class Manager:
     async def _load(self, key: str) -> Lease:
         model = await asyncio.to_thread(self._library.local, key)
         async with self._room:
+            if self._closing:
+                await asyncio.wait(self._closing)
             await self._make_room(model)
             supervisor = await self._make(model)
             try:
@@ -181,8 +227,27 @@ class Manager:
             del self._entries[key]
             await lease.supervisor.close()
 
+    async def unload(self, name: str) -> bool:
+        """Unload a model unless somebody uses it; whether it is unloaded now.
+
+        Raises as `canonical`.
+        """
+        key = self.canonical(name)
+        entry = self._entries.get(key)
+        if entry is None:
+            return True
+        if entry.users or (lease := entry.loaded) is None:
+            return False
+        del self._entries[key]
+        closing = asyncio.ensure_future(lease.supervisor.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)  # whoever asked may leave
+        return True
+
     async def close(self) -> None:
         """Unload everything, whether in use or not."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         entries, self._entries = list(self._entries.values()), {}
         for entry in entries:
             if not entry.loading.done():

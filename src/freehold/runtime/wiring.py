@@ -108,7 +108,13 @@ async def open_runtime(
 
         return Supervisor(model.name, lambda: build(config), verify=verify)
 
-    manager = Manager(library, make, lambda: psutil.virtual_memory().available, served_paths)
+    manager = Manager(
+        library,
+        make,
+        lambda: psutil.virtual_memory().available,
+        served_paths,
+        settings.aliases,
+    )
     try:
         yield Runtime(
             settings=settings,

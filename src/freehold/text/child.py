@@ -138,7 +138,8 @@ def render(request: Render, opened: Opened) -> Rendered:
             raise TemplateFailed("The model's chat template leaves out the turn to be continued.")
     if not rendered:
         raise TemplateFailed("The model's chat template wrote nothing.")
-    if marks is not None and request.conversation.reasoning.enabled is False:
+    without_reasoning = request.conversation.reasoning.enabled is False
+    if cut is None and marks is not None and without_reasoning:
         rendered += closing_of(rendered, marks)
     tokens: list[int] = []
     placeholders = protection.placeholders
@@ -162,6 +163,8 @@ def tokenize(request: Tokenize, vocabulary: Vocabulary) -> Rendered:
         tokens = vocabulary.tokenize(request.text, special=request.special)
     if request.beginning:
         tokens = vocabulary.with_beginning(tokens)
+    if request.ending:
+        tokens = vocabulary.with_ending(tokens)
     return Rendered(prompt=request.text, tokens=tokens)
 
 

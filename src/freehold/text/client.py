@@ -95,11 +95,17 @@ class TextService:
         *,
         special: bool = False,
         beginning: bool = True,
+        ending: bool = False,
         suffix: str | None = None,
     ) -> Prompt:
         """As `Tokenize` says. Raises `InvalidRequest`, `LoadFailed` or `TextChildFailed`."""
         asked = Tokenize(
-            source=source, text=text, special=special, beginning=beginning, suffix=suffix
+            source=source,
+            text=text,
+            special=special,
+            beginning=beginning,
+            ending=ending,
+            suffix=suffix,
         )
         return _prompt(await self._ask(asked))
 

@@ -33,6 +33,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar
 from freehold.text.messages import MAX_CONSTRAINT_BYTES
+from freehold.text.tools.grammar import WHITESPACE, for_vocabulary
 from freehold.text.vocabulary import Vocabulary
 
 Mask = npt.NDArray[np.uint32]
@@ -40,9 +41,6 @@ Mask = npt.NDArray[np.uint32]
 FIELD: Final = "response_format"
 MAX_MARKER_CHARACTERS: Final = 64
 MAX_REASON_CHARACTERS: Final = 200
-
-# As llama.cpp's own JSON grammars have it, with room for deeper indentation.
-WHITESPACE: Final = r" |\n{1,2}[ \t]{0,40}"
 
 # Fuel and items bound the time of one step, states the memory of one matcher (1 to 2 kB each).
 # Other than these, the defaults: they fit schemas of a megabyte.
@@ -92,7 +90,8 @@ class ConstraintCompiler:
         marker = _marker(constraint)
         self.prepare()
         assert self._tokens is not None
-        follower = _Follower(self._tokens, constraint.grammar, _source(constraint.grammar, text))
+        source = _source(constraint.grammar, text, self._tokens.controls)
+        follower = _Follower(self._tokens, constraint.grammar, source)
         if marker is None:
             return Matcher(follower)
         return Matcher(follower, _FreePart(self._tokens, marker, follower))
@@ -156,6 +155,8 @@ class _Tokens:
         self.vocabulary = vocabulary  # the native tokeniser reads it
         self.size = vocabulary.size
         self.pieces = table.pieces
+        # By their spelling: grammars of tool calls name them.
+        self.controls = {table.pieces[t].decode("utf-8", "replace"): t for t in table.unseen}
         # Models have one marker or two.
         self.containing = lru_cache(maxsize=8)(self._containing)
         self.ends = frozenset(table.ends)
@@ -398,7 +399,7 @@ def _marker(constraint: Constraint) -> bytes | None:
     return marker.encode("utf-8", "replace")
 
 
-def _source(grammar: Grammar, text: str) -> str:
+def _source(grammar: Grammar, text: str, controls: Mapping[str, int]) -> str:
     """The constraint in llguidance's own form."""
     match grammar:
         case Grammar.JSON_SCHEMA:
@@ -407,7 +408,8 @@ def _source(grammar: Grammar, text: str) -> str:
             return LLMatcher.grammar_from_regex(text)
         case Grammar.LARK:
             # As it is, a text that begins with a brace would be taken for that form.
-            return json.dumps({"grammars": [{"lark_grammar": text}]})
+            lark = for_vocabulary(text, controls.get)
+            return json.dumps({"grammars": [{"lark_grammar": lark}]})
 
 
 def _schema(text: str) -> str:

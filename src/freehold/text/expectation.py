@@ -11,14 +11,22 @@ from freehold.domain.chat import Conversation, Tool, ToolChoice, ToolUse
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar
 from freehold.text.answer import AnswerParser, Plain
-from freehold.text.reasoning import Marks, Opening, ReasoningParser, marks_of, opening_of
+from freehold.text.reasoning import (
+    Marks,
+    Opening,
+    ReasoningParser,
+    before_answer,
+    marks_of,
+    opening_of,
+)
 from freehold.text.tools.families import format_of
 from freehold.text.tools.format import ToolFormat
+from freehold.text.tools.harmony import Harmony
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """``marks`` None: no reasoning comes. ``form`` None: no calls come.
+    """``marks`` None: no reasoning comes. ``form`` None: no calls come, nor other marks.
 
     ``inside``: the answer begins within reasoning.
     """
@@ -70,20 +78,26 @@ def expectation(
     """
     marks = marks_of(template)
     opening = opening_of(prompt, marks) if marks is not None else Opening.DONE
-    form = format_of(template) if tools and choice.use is not ToolUse.NONE else None
-    if choice.use is ToolUse.REQUIRED and form is not None:
+    calls = bool(tools) and choice.use is not ToolUse.NONE
+    form = format_of(template)
+    channels = isinstance(form, Harmony)  # its marks come with or without calls
+    if not calls and not channels:
+        form = None
+    after = before_answer(prompt, marks) if marks is not None else None
+    if calls and choice.use is ToolUse.REQUIRED and form is not None:
         if constraint is not None:
             raise InvalidRequest(
                 "A call is demanded, and an answer of a certain form; only one of them can be.",
                 field="response_format",
             )
         constraint = Constraint(Grammar.LARK, form.grammar(tools, choice))
-    if constraint is not None and marks is not None and opening is not Opening.DONE:
-        constraint = replace(constraint, after=marks.end)
+        after = None if channels else after  # its grammar begins with the reasoning
+    if constraint is not None and after is not None:
+        constraint = replace(constraint, after=after)
     return Expectation(
         marks=marks if opening is not Opening.DONE else None,
         inside=opening is Opening.INSIDE,
         form=form,
-        tools=tools,
+        tools=tools if calls else (),
         constraint=constraint,
     )

@@ -44,13 +44,15 @@ class Tokenize(Message, frozen=True):
     """Plain text to token ids, without a template.
 
     ``special``: spellings of control tokens are those tokens. ``beginning``: with the token
-    that the model wants first. ``suffix``: the prompt for what is missing between the two.
+    that the model wants first, ``ending``: with those that it wants last. ``suffix``: the prompt
+    for what is missing between the two.
     """
 
     source: VocabularySource
     text: str
     special: bool = False
     beginning: bool = True
+    ending: bool = False
     suffix: str | None = None
 
 

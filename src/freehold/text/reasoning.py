@@ -19,10 +19,16 @@ from freehold.text.answer import AnswerParser, Piece, ReasoningText, held_back
 
 @dataclass(frozen=True)
 class Marks:
-    """Around reasoning, as one family of models writes it."""
+    """Around reasoning, as one family of models writes it.
+
+    ``gap`` stands inside and behind reasoning that is left out. ``answer``: what else the model
+    writes before its answer.
+    """
 
     begin: str
     end: str
+    gap: str = "\n\n"
+    answer: str | None = None
 
 
 # Recognised by the end mark in the chat template: all that drop old reasoning look for it.
@@ -32,9 +38,16 @@ FAMILIES = (
     Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
 )
 
+# gpt-oss, whose end mark ends every message: recognised by the begin mark. See `tools.harmony`.
+HARMONY = Marks(
+    "<|channel|>analysis<|message|>", "<|end|>", gap="", answer="<|channel|>final<|message|>"
+)
+
 
 def marks_of(template: str) -> Marks | None:
     """The marks a model with this chat template reasons in; None if it does not reason."""
+    if HARMONY.begin in template:
+        return HARMONY
     return next((marks for marks in FAMILIES if marks.end in template), None)
 
 
@@ -62,7 +75,16 @@ def closing_of(prompt: str, marks: Marks) -> str:
         case Opening.INSIDE:
             return f"\n{marks.end}\n\n"
         case Opening.UNSAID:
-            return f"{marks.begin}\n\n{marks.end}\n\n"
+            return f"{marks.begin}{marks.gap}{marks.end}{marks.gap}"
+
+
+def before_answer(prompt: str, marks: Marks) -> str | None:
+    """What the model will have written, last, when the answer proper begins; None: nothing."""
+    if marks.answer is not None:
+        # Every message ends with the end mark: one that does not is the answer, to be continued.
+        continued = prompt.rfind(marks.answer) > prompt.rfind(marks.end)
+        return None if continued else marks.answer
+    return None if opening_of(prompt, marks) is Opening.DONE else marks.end
 
 
 class _State(enum.Enum):

@@ -169,6 +169,15 @@ class Vocabulary:
             return [beginning, *tokens]
         return list(tokens)
 
+    def with_ending(self, tokens: Sequence[int]) -> list[int]:
+        """Put the tokens last that the model wants after a text that is complete."""
+        ends = (
+            (native.llama_vocab_get_add_sep, native.llama_vocab_sep),
+            (native.llama_vocab_get_add_eos, native.llama_vocab_eos),
+        )
+        added = [int(token(self._vocab)) for wanted, token in ends if wanted(self._vocab)]
+        return [*tokens, *(token for token in added if token >= 0)]
+
     def special_tokens(self) -> dict[str, str]:
         """The template variables ``bos_token``, ``eos_token``, … as far as the model has them."""
         known = {

@@ -8,7 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Told in order: `begin`, any number of `advance` and `status`, `end`; `note` at any time.
 
-    May be called from a worker thread; implementations must not raise.
+    May be called from a worker thread. Whoever raises ends the work; what has arrived is kept.
+    `end` must not raise.
     """
 
     def begin(self, name: str, total: int | None, done: int) -> None:

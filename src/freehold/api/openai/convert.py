@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from freehold.api.openai import schema
+from freehold.api.openai.common import JsonObjectFormat, SamplingFields, ToolMode
 from freehold.api.openai.schema import (
     AssistantMessage,
     ChatCompletion,
@@ -21,7 +22,6 @@ from freehold.api.openai.schema import (
     ErrorResponse,
     FunctionCall,
     FunctionCallDelta,
-    JsonObjectFormat,
     JsonSchemaFormat,
     LarkFormat,
     PromptTokensDetails,
@@ -80,22 +80,22 @@ def chat_request(body: ChatCompletionRequest, *, cache_scope: str, deadline: flo
     return ChatRequest(
         model=body.model,
         conversation=Conversation(
-            messages=_messages(body.messages),
-            tools=tuple(_tool(tool.function) for tool in body.tools or ()),
-            reasoning=_reasoning(body),
+            messages=messages(body.messages),
+            tools=tools(body.tools or ()),
+            reasoning=reasoning_wish(body.reasoning_effort, body.reasoning_budget),
         ),
-        sampling=_sampling(body),
+        sampling=sampling(body),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         cache_scope=cache_scope,
         deadline=deadline,
         constraint=_constraint(body),
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        tool_choice=_tool_choice(body),
+        tool_choice=tool_choice(body.tool_choice, body.parallel_tool_calls),
         answers=body.n or 1,
     )
 
 
-def _messages(given: Sequence[schema.ChatMessage]) -> tuple[Message, ...]:
+def messages(given: Sequence[schema.ChatMessage]) -> tuple[Message, ...]:
     names = {
         call.id: call.function.name
         for message in given
@@ -136,30 +136,41 @@ def _text(parts: Iterable[schema.TextPart]) -> str:
     return "".join(part.text for part in parts)
 
 
-def _tool(given: schema.FunctionDefinition) -> domain.Tool:
-    parameters = given.parameters or {"type": "object", "properties": {}}
-    return domain.Tool(given.name, given.description or "", json.dumps(parameters))
+def tools(given: Iterable[schema.FunctionTool]) -> tuple[domain.Tool, ...]:
+    return tuple(
+        tool(each.function.name, each.function.description, each.function.parameters)
+        for each in given
+    )
 
 
-def _tool_choice(body: ChatCompletionRequest) -> domain.ToolChoice:
-    parallel = body.parallel_tool_calls is not False
-    match body.tool_choice:
-        case schema.NamedTool(function=named):
-            return domain.ToolChoice(domain.ToolUse.REQUIRED, named.name, parallel)
-        case schema.ToolMode(type=mode):
-            return domain.ToolChoice(domain.ToolUse(mode), None, parallel)
-        case _:
-            return domain.ToolChoice(parallel=parallel)
+def tool(name: str, description: str | None, parameters: dict[str, Any] | None) -> domain.Tool:
+    wanted = parameters or {"type": "object", "properties": {}}
+    return domain.Tool(name, description or "", json.dumps(wanted))
 
 
-def _reasoning(body: ChatCompletionRequest) -> domain.ReasoningWish:
-    effort = body.reasoning_effort
+def tool_choice(
+    given: schema.NamedTool | ToolMode | None, parallel_calls: bool | None
+) -> domain.ToolChoice:
+    named = given.function.name if isinstance(given, schema.NamedTool) else None
+    mode = given.type if isinstance(given, ToolMode) else None
+    return chosen_tool(mode, named, parallel_calls)
+
+
+def chosen_tool(
+    mode: str | None, named: str | None, parallel_calls: bool | None
+) -> domain.ToolChoice:
+    """A tool that is ``named`` must be called; ``mode`` is for when none is."""
+    use = domain.ToolUse.REQUIRED if named is not None else domain.ToolUse(mode or "auto")
+    return domain.ToolChoice(use, named, parallel_calls is not False)
+
+
+def reasoning_wish(effort: str | None, budget: int | None) -> domain.ReasoningWish:
     if effort == "none":
         return domain.ReasoningWish(enabled=False)
-    return domain.ReasoningWish(effort=effort, budget=body.reasoning_budget)
+    return domain.ReasoningWish(effort=effort, budget=budget)
 
 
-def _sampling(body: ChatCompletionRequest) -> Sampling:
+def sampling(body: SamplingFields) -> Sampling:
     """What the body says; what it leaves out keeps our default."""
     default = Sampling()
     return Sampling(
@@ -185,9 +196,9 @@ def _given(value: T | None, default: T) -> T:
 def _constraint(body: ChatCompletionRequest) -> Constraint | None:
     match body.response_format:
         case JsonObjectFormat():
-            return Constraint(Grammar.JSON_SCHEMA, '{"type": "object"}')
+            return by_schema({"type": "object"})
         case JsonSchemaFormat(json_schema=named):
-            return Constraint(Grammar.JSON_SCHEMA, json.dumps(named.schema_))
+            return by_schema(named.schema_)
         case RegexFormat(regex=expression):
             return Constraint(Grammar.REGEX, expression)
         case LarkFormat(lark=grammar):
@@ -196,34 +207,50 @@ def _constraint(body: ChatCompletionRequest) -> Constraint | None:
             return None
 
 
+def by_schema(wanted: dict[str, Any]) -> Constraint:
+    return Constraint(Grammar.JSON_SCHEMA, json.dumps(wanted))
+
+
 def logprobs(found: Iterable[events.TokenLogprob]) -> ChoiceLogprobs | None:
     """None where there are none, as without being asked for."""
-    content = [
+    content = token_logprobs(found)
+    return ChoiceLogprobs(content=content) if content else None
+
+
+def token_logprobs(found: Iterable[events.TokenLogprob]) -> list[TokenLogprob]:
+    return [
         TokenLogprob(
             **_top(one.chosen).model_dump(), top_logprobs=[_top(other) for other in one.top]
         )
         for one in found
     ]
-    return ChoiceLogprobs(content=content) if content else None
 
 
 def _top(alternative: events.Alternative) -> TopLogprob:
     return TopLogprob(
         token=alternative.piece.decode("utf-8", "replace"),
-        logprob=max(alternative.logprob, _LEAST_LOGPROB),
+        logprob=finite(alternative.logprob),
         bytes=list(alternative.piece),
     )
 
 
-def usage(counted: Sequence[answers.AnswerUsage]) -> Usage:
-    """Of all answers to one request: its prompt counts once, and was cached as for the first."""
-    first = counted[0]
+def finite(logprob: float) -> float:
+    return max(logprob, _LEAST_LOGPROB)
+
+
+def usage(counted: Sequence[answers.AnswerUsage], prompts: int = 1) -> Usage:
+    """Of all answers to ``prompts``, as many to each: a prompt counts once, and was cached as for
+    the first of its answers."""
+    firsts = counted[:: len(counted) // prompts]
+    read = sum(each.prompt_tokens for each in firsts)
     generated = sum(each.completion_tokens for each in counted)
     return Usage(
-        prompt_tokens=first.prompt_tokens,
+        prompt_tokens=read,
         completion_tokens=generated,
-        total_tokens=first.prompt_tokens + generated,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=first.cached_tokens),
+        total_tokens=read + generated,
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=sum(each.cached_tokens for each in firsts)
+        ),
         completion_tokens_details=CompletionTokensDetails(
             reasoning_tokens=sum(each.reasoning_tokens for each in counted)
         ),
@@ -268,7 +295,7 @@ class Chunks:
         self._created = created
         self._model = model
         self._include_usage = include_usage
-        self._counted: list[answers.AnswerUsage] = []
+        self._counted: dict[int, answers.AnswerUsage] = {}
 
     def of(self, number: int, part: answers.Part) -> list[str]:
         """What one part is to the client: nothing, or a chunk."""
@@ -294,13 +321,14 @@ class Chunks:
                 more = ToolCallDelta(index=call, function=FunctionCallDelta(arguments=arguments))
                 return [self._delta(number, Delta(tool_calls=[more]))]
             case answers.Ended(reason, counted):
-                self._counted.append(counted)
+                self._counted[number] = counted
                 last = ChunkChoice(index=number, delta=Delta(), finish_reason=_REASONS[reason])
                 return [self._chunk([last])]
 
     def last(self) -> list[str]:
         """When all answers have ended: the usage of all, if it was asked for."""
-        return [self._chunk([], usage(self._counted))] if self._include_usage else []
+        counted = [self._counted[number] for number in sorted(self._counted)]
+        return [self._chunk([], usage(counted))] if self._include_usage else []
 
     def _delta(self, number: int, delta: Delta) -> str:
         return self._chunk([ChunkChoice(index=number, delta=delta)])
@@ -314,6 +342,12 @@ class Chunks:
             usage=counted,
         )
         return chunk.model_dump_json(exclude_none=True)
+
+
+def in_own_words(error: InvalidRequest) -> InvalidRequest:
+    """The same complaint with the field as the chat route names it."""
+    field = "reasoning_budget" if error.field == "reasoning" else error.field
+    return InvalidRequest(error.message, field=field, hint=error.hint)
 
 
 def error_body(problem: Problem) -> ErrorResponse:

@@ -24,7 +24,7 @@ from freehold.api.openai.schema import (
 from freehold.api.problem import problem_of
 from freehold.api.stream import event, until_client_leaves
 from freehold.domain.answers import Part
-from freehold.domain.errors import FreeholdError
+from freehold.domain.errors import FreeholdError, InvalidRequest
 from freehold.runtime.answering import collect
 from freehold.runtime.wiring import Runtime
 
@@ -52,9 +52,12 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     identity = f"chatcmpl-{uuid.uuid4().hex}"
     created = int(time.time())
     async with contextlib.AsyncExitStack() as stack:
-        generation = await until_client_leaves(
-            request, stack.enter_async_context(runtime.chat.open(asked))
-        )
+        try:
+            generation = await until_client_leaves(
+                request, stack.enter_async_context(runtime.chat.open(asked))
+            )
+        except InvalidRequest as error:
+            raise convert.in_own_words(error) from error
         name = generation.model.name
         parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
         # The first part decides the status: until it comes, a failure is no stream's.
@@ -120,6 +123,7 @@ def _model(runtime: Runtime, name: str) -> Model:
         freehold=ModelDetails(
             loaded=described.loaded,
             aliases=list(described.aliases),
+            alias_of=described.alias_of,
             size_bytes=manifest.size if manifest else None,
             licence_declared=manifest.licence if manifest else None,
         ),

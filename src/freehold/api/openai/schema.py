@@ -9,21 +9,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
-
-_MAX_MESSAGES = 1024
-_MAX_TOKENS = 16 * 1024 * 1024
-_MAX_BIASES = 1024
-_MAX_TOOLS = 128
-_MAX_ANSWERS = 16
-_WITHOUT_EFFECT = "Accepted without effect: it asks nothing of a local server."
-
-
-def _one_as_list(value: Any) -> Any:
-    """A field that may be one text or a list is read as a list: errors then name one form."""
-    return [value] if isinstance(value, str) else value
+from freehold.api.openai.common import (
+    MAX_ANSWERS,
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    MAX_TOOLS,
+    WITHOUT_EFFECT,
+    Budget,
+    CallId,
+    Effort,
+    FieldsWithoutEffect,
+    JsonObjectFormat,
+    ModelName,
+    Request,
+    SamplingFields,
+    SchemaName,
+    StreamOptions,
+    TextFormat,
+    ToolMode,
+    ToolName,
+    mode_as_object,
+)
 
 
 def _text_as_part(value: Any) -> Any:
@@ -34,19 +42,7 @@ def _is_none(value: Any) -> bool:
     return value is None
 
 
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-Stops = Annotated[
-    list[Stop],
-    Field(max_length=MAX_STOP_STRINGS),
-    BeforeValidator(_one_as_list, json_schema_input_type=str | list[str]),
-]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class TextPart(_Request):
+class TextPart(Request):
     type: Literal["text"]
     text: str
 
@@ -56,59 +52,57 @@ _Text = Annotated[
     Field(min_length=1),
     BeforeValidator(_text_as_part, json_schema_input_type=str | list[TextPart]),
 ]
-_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
-_CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class InstructionMessage(_Request):
+class InstructionMessage(Request):
     """What the model is told beforehand."""
 
     role: Literal["system", "developer"]
     content: _Text
-    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    name: str | None = Field(default=None, description=WITHOUT_EFFECT)
 
 
-class UserMessage(_Request):
+class UserMessage(Request):
     role: Literal["user"]
     content: _Text
-    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    name: str | None = Field(default=None, description=WITHOUT_EFFECT)
 
 
-class CalledFunction(_Request):
+class CalledFunction(Request):
     """``arguments`` is JSON, as text."""
 
-    name: _Name
+    name: ToolName
     arguments: str
 
 
-class MadeCall(_Request):
-    id: _CallId
+class MadeCall(Request):
+    id: CallId
     type: Literal["function"] = "function"
     function: CalledFunction
-    index: int | None = Field(default=None, description=_WITHOUT_EFFECT)
+    index: int | None = Field(default=None, description=WITHOUT_EFFECT)
 
 
-class AssistantTurn(_Request):
+class AssistantTurn(Request):
     """``reasoning_content``: what it thought first, for templates that want to see it again."""
 
     role: Literal["assistant"]
     content: _Text | None = None
     reasoning_content: str | None = None
-    tool_calls: Annotated[list[MadeCall], Field(max_length=_MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
     refusal: None = None
-    name: str | None = Field(default=None, description=_WITHOUT_EFFECT)
-    annotations: list[Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
+    name: str | None = Field(default=None, description=WITHOUT_EFFECT)
+    annotations: list[Any] | None = Field(default=None, description=WITHOUT_EFFECT)
     audio: None = None
     function_call: None = None
 
 
-class ToolMessage(_Request):
+class ToolMessage(Request):
     """What a call has returned."""
 
     role: Literal["tool"]
     content: _Text
-    tool_call_id: _CallId
-    name: _Name | None = None
+    tool_call_id: CallId
+    name: ToolName | None = None
 
 
 ChatMessage = Annotated[
@@ -116,85 +110,61 @@ ChatMessage = Annotated[
 ]
 
 
-class FunctionDefinition(_Request):
+class FunctionDefinition(Request):
     """``strict`` makes no difference here: calls that are enforced always fit."""
 
-    name: _Name
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class FunctionTool(_Request):
+class FunctionTool(Request):
     type: Literal["function"]
     function: FunctionDefinition
 
 
-class NamedFunction(_Request):
-    name: _Name
+class NamedFunction(Request):
+    name: ToolName
 
 
-class NamedTool(_Request):
+class NamedTool(Request):
     """This one must be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-def _mode_as_object(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-class ToolMode(_Request):
-    """``"auto"``, ``"none"`` or ``"required"``."""
-
-    type: Literal["auto", "none", "required"]
-
-
 ToolChoice = Annotated[
     Annotated[ToolMode | NamedTool, Field(discriminator="type")],
     BeforeValidator(
-        _mode_as_object, json_schema_input_type=Literal["auto", "none", "required"] | NamedTool
+        mode_as_object, json_schema_input_type=Literal["auto", "none", "required"] | NamedTool
     ),
 ]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
-_Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
-Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-
-
-class TextFormat(_Request):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(_Request):
-    type: Literal["json_object"]
-
-
-class NamedSchema(_Request):
+class NamedSchema(Request):
     """``strict`` makes no difference here: the schema is always kept to."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+    name: SchemaName
     schema_: dict[str, Any] = Field(alias="schema")
-    description: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    description: str | None = Field(default=None, description=WITHOUT_EFFECT)
     strict: bool | None = None
 
 
-class JsonSchemaFormat(_Request):
+class JsonSchemaFormat(Request):
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
 
-class RegexFormat(_Request):
+class RegexFormat(Request):
     """Not OpenAI's: the answer matches a regular expression."""
 
     type: Literal["regex"]
     regex: Annotated[str, Field(min_length=1)]
 
 
-class LarkFormat(_Request):
+class LarkFormat(Request):
     """Not OpenAI's: the answer is a sentence of a grammar in Lark's notation."""
 
     type: Literal["lark"]
@@ -207,54 +177,31 @@ ResponseFormat = Annotated[
 ]
 
 
-class StreamOptions(_Request):
-    include_usage: bool = False
-    include_obfuscation: bool | None = Field(default=None, description=_WITHOUT_EFFECT)
-
-
-class ChatCompletionRequest(_Request):
-    model: Annotated[str, Field(min_length=1, max_length=1024)]
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)]
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Stops | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+class ChatCompletionRequest(SamplingFields, FieldsWithoutEffect):
+    model: ModelName
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=_MAX_BIASES)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    n: Annotated[int, Field(ge=1, le=_MAX_ANSWERS)] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=_MAX_TOOLS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = Field(
         default=None,
         description='"none" switches reasoning off; the other levels are for models that know them',
     )
-    reasoning_budget: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = Field(
+    reasoning_budget: Budget | None = Field(
         default=None, description="Not OpenAI's: tokens of reasoning, at most."
     )
 
-    # Not OpenAI's: the names that vLLM and llama.cpp's server use.
-    top_k: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
-    ignore_eos: bool | None = None
-
-    user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
-    safety_identifier: str | None = Field(default=None, description=_WITHOUT_EFFECT)
-    prompt_cache_key: str | None = Field(default=None, description=_WITHOUT_EFFECT)
-    metadata: dict[str, Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
-    service_tier: str | None = Field(default=None, description=_WITHOUT_EFFECT)
-    store: Literal[False] | None = Field(default=None, description=_WITHOUT_EFFECT)
+    metadata: dict[str, Any] | None = Field(default=None, description=WITHOUT_EFFECT)
+    store: Literal[False] | None = Field(default=None, description=WITHOUT_EFFECT)
 
 
 class PromptTokensDetails(BaseModel):
@@ -378,6 +325,7 @@ class Model(BaseModel):
 class ModelDetails(BaseModel):
     loaded: bool
     aliases: list[str]
+    alias_of: str | None
     size_bytes: int | None
     licence_declared: str | None
 

@@ -1,4 +1,4 @@
-"""Owned handles on llama.cpp: a model and its context, a batch, errors mapped.
+"""Owned handles on llama.cpp: a model, the contexts over it, a batch, errors mapped.
 
 With `text.vocabulary` the only importer of `llama_cpp`. Everything here belongs to
 one thread, the one that made it.
@@ -7,6 +7,7 @@ one thread, the one that made it.
 from __future__ import annotations
 
 import ctypes
+import enum
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ _CACHE_TYPES = {
 _NO_ROOM, _ABORTED = 1, 2
 
 Blob = npt.NDArray[np.uint8]
+Vector = npt.NDArray[np.float32]
 
 
 class NoRoom(Exception):
@@ -54,6 +56,10 @@ class NoRoom(Exception):
 
 class Aborted(Exception):
     """The step was given up; part of it may be in the cache."""
+
+
+class NoCache(Exception):
+    """The model keeps nothing between steps: it embeds, and does not generate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +75,74 @@ class Entry:
     outputs: int
 
 
-class Context:
-    """A loaded model with a cache for ``config.parallel`` running sequences."""
+class Pooling(enum.Enum):
+    """How the vectors of a text's tokens become one; the values are llama.cpp's."""
+
+    MEAN = 1
+    CLS = 2
+    LAST = 3
+
+
+class Model:
+    """Loaded weights and their vocabulary; contexts are made over them.
+
+    ``context`` is how many tokens a sequence may have: never more than the model was trained for.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
-        self.model = _load_model(config.paths, config.kernels)
-        if native.llama_model_has_encoder(self.model):
-            native.llama_model_free(self.model)
+        self.handle = _load_model(config.paths, config.kernels)
+        if native.llama_model_has_encoder(self.handle):
+            native.llama_model_free(self.handle)
             raise LoadFailed("This model has an encoder; only decoder models can be run.")
-        self.vocabulary = Vocabulary(self.model)
+        self.vocabulary = Vocabulary(self.handle)
+        trained = int(native.llama_model_n_ctx_train(self.handle))
+        self.context = min(config.context, trained) if trained > 0 else config.context
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a sequence has a state of fixed size, rather than cells by its length."""
+        ask = (native.llama_model_is_recurrent, native.llama_model_is_hybrid)
+        return any(of(self.handle) for of in ask)
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        native.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def pooling(self, *, cached: bool) -> Pooling | None:
+        """As its file says; None: it does not embed. A decoder (``cached``) that says nothing is
+        taken by its last token, an encoder that says nothing cannot be used.
+        """
+        architecture = self._metadata("general.architecture")
+        stated = self._metadata(f"{architecture}.pooling_type")
+        if stated in (None, str(native.LLAMA_POOLING_TYPE_NONE)):
+            return Pooling.LAST if cached else None
+        known = {str(pooling.value): pooling for pooling in Pooling}
+        return known.get(stated)  # a ranking model's vectors are no embeddings
+
+    def _metadata(self, key: str) -> str | None:
+        buffer = ctypes.create_string_buffer(256)
+        size = native.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
+
+    def close(self) -> None:
+        native.llama_model_free(self.handle)
+
+
+class Context:
+    """A loaded model with a cache for ``config.parallel`` running sequences.
+
+    Raises `LoadFailed`, or `NoCache` for a ``loaded`` model that can only embed.
+    """
+
+    def __init__(self, config: EngineConfig, loaded: Model | None = None) -> None:
+        self.loaded = loaded or Model(config)
+        self.model = self.loaded.handle
+        self.vocabulary = self.loaded.vocabulary
+        self.context = self.loaded.context
         self.layers = int(native.llama_model_n_layer(self.model))
         self.width = int(native.llama_model_n_embd(self.model))
-        trained = int(native.llama_model_n_ctx_train(self.model))
-        self.context = min(config.context, trained) if trained > 0 else config.context
         self.layout = config.cache.layout
         unified = self.layout is CacheLayout.UNIFIED
         self.cells = self.context * config.parallel
@@ -91,7 +152,7 @@ class Context:
         self.outputs = max(SMALLEST_OUTPUTS, self.streams, config.parallel + DRAFT_OUTPUTS)
         self.handle = native.llama_init_from_model(self.model, self._parameters(config))
         if not self.handle:
-            native.llama_model_free(self.model)
+            self.loaded.close()
             raise LoadFailed(
                 f"There is not enough memory for {config.parallel} sequences of "
                 f"{self.context} tokens beside the weights.",
@@ -100,11 +161,12 @@ class Context:
         # In llama_decode, all calls together.
         self.decode_seconds = 0.0
         self._memory = native.llama_get_memory(self.handle)
+        if not self._memory:
+            native.llama_free(self.handle)
+            raise NoCache
         self._window = int(native.llama_model_n_swa(self.model))
-        recurrent = native.llama_model_is_recurrent(self.model)
-        hybrid = native.llama_model_is_hybrid(self.model)
         # In a shared pool, cells behind a sliding window may be taken by others at any time.
-        self.cuttable = not (recurrent or hybrid or (unified and self._window > 0))
+        self.cuttable = not (self.loaded.stateful or (unified and self._window > 0))
         self._batch = _Batch(BATCH_TOKENS)
         self._abort: Callable[[], bool] | None = None
         self._native_abort = native.ggml_abort_callback(self._should_abort)
@@ -128,12 +190,6 @@ class Context:
         parameters.kv_unified = self.layout is CacheLayout.UNIFIED
         parameters.no_perf = True
         return parameters
-
-    @property
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        native.llama_model_desc(self.model, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
 
     # Steps
 
@@ -259,7 +315,84 @@ class Context:
 
     def close(self) -> None:
         native.llama_free(self.handle)
-        native.llama_model_free(self.model)
+        self.loaded.close()
+
+
+class EmbeddingContext:
+    """A further context over a model: token ids in, one vector a text out.
+
+    ``sliced``: texts are read piece by piece into a cache, and their last tokens give the vectors.
+    Otherwise every call takes whole texts. There is room for ``texts`` at once, which have ``room``
+    tokens together. Raises `EngineError` where there is no memory for it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        threads: int,
+        pooling: Pooling,
+        *,
+        sliced: bool,
+        texts: int,
+        room: int,
+    ) -> None:
+        self._width = int(native.llama_model_n_embd_out(model.handle))
+        self.room = room
+        batch = BATCH_TOKENS if sliced else room
+        parameters = native.llama_context_default_params()
+        parameters.embeddings = True
+        parameters.pooling_type = pooling.value
+        parameters.n_ctx = room
+        parameters.n_batch = parameters.n_ubatch = batch
+        parameters.n_seq_max = texts
+        # A row of logits comes with every vector, wanted or not; so as few as can be.
+        parameters.n_outputs_max = texts if sliced else batch
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # In streams of their own, texts of unequal lengths would be computed in pieces.
+        parameters.kv_unified = True
+        parameters.no_perf = True
+        self._handle = native.llama_init_from_model(model.handle, parameters)
+        if not self._handle:
+            raise EngineError(f"There is not enough memory to embed {room} tokens at once.")
+        self._memory = native.llama_get_memory(self._handle)
+        self._batch = _Batch(batch)
+
+    def read(self, entries: Sequence[Entry]) -> None:
+        """Take these tokens into the cache, where ``sliced``."""
+        native.llama_set_embeddings(self._handle, False)
+        self._run(entries)
+        native.llama_set_embeddings(self._handle, True)
+
+    def embed(self, entries: Sequence[Entry]) -> list[Vector]:
+        """The vectors of these texts, as the model gives them; the arrays are copies.
+
+        All their tokens want outputs: the whole of each text, or, where ``sliced``, its last
+        token. Nothing is kept for the next call.
+        """
+        self._run(entries)
+        vectors = []
+        for entry in entries:
+            pointer = native.llama_get_embeddings_seq(self._handle, entry.stream)
+            if not pointer:
+                raise EngineError("llama.cpp gave no vector for a text.")
+            vectors.append(np.ctypeslib.as_array(pointer, shape=(self._width,)).copy())
+        self.clear()
+        return vectors
+
+    def _run(self, entries: Sequence[Entry]) -> None:
+        self._batch.fill(entries)
+        status = native.llama_decode(self._handle, self._batch.native)
+        if status != 0:
+            raise EngineError(f"llama.cpp could not embed (llama_decode said {status}).")
+
+    def clear(self) -> None:
+        """Forget what has been read."""
+        if self._memory:
+            native.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        native.llama_free(self._handle)
 
 
 class _Batch:

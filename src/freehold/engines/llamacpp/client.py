@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import struct
 import time
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
@@ -28,12 +29,15 @@ from freehold.engines.base import (
     Capability,
     EngineConfig,
     begun_before,
+    require_embeddable,
     require_possible,
 )
 from freehold.engines.llamacpp.messages import (
     AdapterReply,
     AddAdapter,
     Cancel,
+    Embed,
+    Embedded,
     Failure,
     FromWorker,
     Generate,
@@ -54,7 +58,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FEATURES = frozenset(Capability) - {Capability.EMBED}
+_GENERATING = frozenset(Capability) - {Capability.EMBED}
 START_SECONDS = 60.0
 # A client that has not read for this long has gone, whatever its socket says.
 STALL_SECONDS = 120.0
@@ -104,6 +108,7 @@ class LlamaCppEngine:
         self._config = config
         self._child: Child[FromWorker] | None = None
         self._streams: dict[str, _Stream] = {}
+        self._embeddings: dict[str, asyncio.Queue[Embedded | EngineCrashed]] = {}
         self._adapter_replies: dict[str, asyncio.Future[AdapterReply]] = {}
         self._inspections: list[asyncio.Future[Inspected]] = []
         self._reader: asyncio.Task[None] | None = None
@@ -144,9 +149,11 @@ class LlamaCppEngine:
             await child.discard()
             raise
         match reply:
-            case Loaded(context, description):
-                log.info("%s loaded (%s)", self._config.model, description)
-                self._capabilities = Capabilities(_FEATURES, context, self._config.parallel)
+            case Loaded():
+                log.info("%s loaded (%s)", self._config.model, reply.description)
+                self._capabilities = Capabilities(
+                    _features(reply), reply.context, self._config.parallel
+                )
                 self._reader = asyncio.create_task(self._read(child), name="worker reader")
             case Refused(message, hint):
                 await child.stop(grace=1.0)
@@ -183,7 +190,31 @@ class LlamaCppEngine:
                 child.channel.send_soon(Cancel(request.request_id))
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
-        raise InvalidRequest("This model is loaded for generating; it cannot embed.", field="model")
+        child = self._require_alive()
+        require_embeddable(request, self.capabilities)
+        arriving: asyncio.Queue[Embedded | EngineCrashed] = asyncio.Queue()
+        self._embeddings[request.request_id] = arriving
+        vectors: list[tuple[float, ...]] = []
+        done = False
+        try:
+            child.channel.send_soon(Embed(request))
+            async with begun_before(request.deadline):
+                reply = await arriving.get()
+            while True:
+                if isinstance(reply, EngineCrashed):
+                    raise reply
+                if reply.failed is not None:
+                    done = True
+                    raise _failure(reply.failed)
+                vectors += [_floats(vector) for vector in reply.vectors]
+                if len(vectors) == len(request.inputs):
+                    done = True
+                    return tuple(vectors)
+                reply = await arriving.get()
+        finally:
+            self._embeddings.pop(request.request_id, None)
+            if not done and self._dead is None and not self._closing:
+                child.channel.send_soon(Cancel(request.request_id))
 
     async def add_adapter(self, adapter: Adapter) -> None:
         await self._change_adapters(adapter.name, AddAdapter(adapter))
@@ -224,15 +255,7 @@ class LlamaCppEngine:
         """The reader task: frames to streams, until the worker is gone."""
         try:
             while (message := await child.channel.receive()) is not None:
-                match message:
-                    case Step():
-                        self._deliver(child, message)
-                    case AdapterReply(name=name) if name in self._adapter_replies:
-                        _resolve(self._adapter_replies[name], message)
-                    case Inspected() if self._inspections:
-                        _resolve(self._inspections.pop(0), message)
-                    case _:
-                        log.error("unexpected message %s", type(message).__name__)
+                self._hear(child, message)
         except WireError:
             log.exception("the worker sent what is no message")
             child.kill()
@@ -248,12 +271,31 @@ class LlamaCppEngine:
             f"The process running {self._config.model} {describe_exit(returncode)}.",
             hint="It is started again; repeat the request.",
         )
+        self._fail_all(self._dead)
+
+    def _hear(self, child: Child[FromWorker], message: FromWorker) -> None:
+        match message:
+            case Step():
+                self._deliver(child, message)
+            case Embedded(request_id):
+                if request_id in self._embeddings:  # whoever asked may have left
+                    self._embeddings[request_id].put_nowait(message)
+            case AdapterReply(name=name) if name in self._adapter_replies:
+                _resolve(self._adapter_replies[name], message)
+            case Inspected() if self._inspections:
+                _resolve(self._inspections.pop(0), message)
+            case _:
+                log.error("unexpected message %s", type(message).__name__)
+
+    def _fail_all(self, error: EngineCrashed) -> None:
         for stream in self._streams.values():
-            stream.fail(self._dead)
+            stream.fail(error)
+        for arriving in self._embeddings.values():
+            arriving.put_nowait(error)
         waiting: list[asyncio.Future[Any]] = [*self._adapter_replies.values(), *self._inspections]
         for future in waiting:
             if not future.done():
-                future.set_exception(self._dead)
+                future.set_exception(error)
 
     def _deliver(self, child: Child[FromWorker], step: Step) -> None:
         for delta in step.deltas:
@@ -288,6 +330,15 @@ class LlamaCppEngine:
             or "`freehold doctor` checks the native build; "
             "too little memory is the other usual reason.",
         )
+
+
+def _features(loaded: Loaded) -> frozenset[Capability]:
+    embedding = frozenset({Capability.EMBED} if loaded.embeds else ())
+    return embedding | _GENERATING if loaded.generates else embedding
+
+
+def _floats(vector: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(vector) // 4}f", vector)
 
 
 def _failure(failed: Failure) -> FreeholdError:

@@ -19,17 +19,20 @@ from freehold.engines.llamacpp.adapters import Adapters
 from freehold.engines.llamacpp.batching import Work
 from freehold.engines.llamacpp.binding import BATCH_TOKENS, Aborted, Context, Entry, NoRoom
 from freehold.engines.llamacpp.cache import Cache
+from freehold.engines.llamacpp.embedding import Embedder
 from freehold.engines.llamacpp.grammars import Grammars
 from freehold.engines.llamacpp.inbox import Closed, Compiled, Inbox
 from freehold.engines.llamacpp.messages import (
     AdapterReply,
     AddAdapter,
     Cancel,
+    Embed,
     Failure,
     Generate,
     Inspect,
     RemoveAdapter,
     SequenceDelta,
+    failure_of,
 )
 from freehold.engines.llamacpp.outbox import Outbox
 from freehold.engines.llamacpp.pace import Pace
@@ -44,12 +47,21 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Runs every request of one model. The receiver thread fills ``inbox``; `Closed` ends it."""
+    """Runs every request of one model. The receiver thread fills ``inbox``; `Closed` ends it.
+
+    ``embedder`` takes turns with generating, if the model embeds.
+    """
 
     def __init__(
-        self, context: Context, config: EngineConfig, inbox: Inbox, outbox: Outbox
+        self,
+        context: Context,
+        config: EngineConfig,
+        inbox: Inbox,
+        outbox: Outbox,
+        embedder: Embedder | None = None,
     ) -> None:
         self._context = context
+        self._embedder = embedder
         self.scheduler = Scheduler(
             _limits(context, config),
             Pace(config.latency),
@@ -69,7 +81,8 @@ class Loop:
             self.step()
 
     def step(self) -> None:
-        """One turn: admit, plan, decode, sample, commit, emit."""
+        """One turn: admit, plan, decode, sample, commit, emit; then some embedding."""
+        began = time.monotonic()
         self._admit()
         step = self.scheduler.plan()
         if step.work:
@@ -80,6 +93,9 @@ class Loop:
                 self.scheduler.stepped(step)
                 self._tally.step(step)
         self._emit()
+        if self._embedder is not None:
+            alone = not self.scheduler.sequences
+            self._embedder.turn(None if alone else time.monotonic() - began)
 
     # drain
 
@@ -89,7 +105,9 @@ class Loop:
         False: nothing more will come.
         """
         while True:
-            idle = all(s.phase is Phase.COMPILING for s in self.scheduler.sequences)
+            idle = all(s.phase is Phase.COMPILING for s in self.scheduler.sequences) and not (
+                self._embedder is not None and self._embedder.busy
+            )
             item = self._inbox.get(wait=wait and idle)
             match item:
                 case None:
@@ -98,6 +116,8 @@ class Loop:
                     return False
                 case Generate(request):
                     self._begin(request)
+                case Embed(wanted) if self._embedder is not None:
+                    self._embedder.add(wanted)
                 case Cancel(request_id):
                     self._cancel(request_id)
                 case Compiled():
@@ -140,6 +160,8 @@ class Loop:
         sequence.phase = Phase.WAITING
 
     def _cancel(self, request_id: str) -> None:
+        if self._embedder is not None:
+            self._embedder.cancel(request_id)
         sequence = self.scheduler.find(request_id)
         if sequence is not None:
             self._release(sequence)
@@ -155,7 +177,7 @@ class Loop:
                 self._adapters.remove(name)
                 self.cache.forget_adapter(name)
         except FreeholdError as error:
-            refused = _failure(error)
+            refused = failure_of(error)
         self._outbox.answer(AdapterReply(name=name, refused=refused))
 
     def _require_unused(self, name: str) -> None:
@@ -339,10 +361,5 @@ def _limits(context: Context, config: EngineConfig) -> Limits:
     )
 
 
-def _failure(error: FreeholdError) -> Failure:
-    field = error.field if isinstance(error, InvalidRequest) else None
-    return Failure(message=error.message, field=field)
-
-
 def _failed(request_id: str, error: FreeholdError) -> SequenceDelta:
-    return SequenceDelta(request_id=request_id, failed=_failure(error))
+    return SequenceDelta(request_id=request_id, failed=failure_of(error))

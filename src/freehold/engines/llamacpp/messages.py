@@ -8,13 +8,16 @@ gateway                                    worker
    │  ◀─────────────────────────── Step* ── │   one per step at most, merged when slow
    │  ── AddAdapter / RemoveAdapter ──────▶ │
    │  ◀───────────────────── AdapterReply ─ │   one for each
+   │  ── Embed / Cancel ──────────────────▶ │
+   │  ◀──────────────────────── Embedded* ─ │   some vectors each, in the order of the inputs
    │  ── Inspect ─────────────────────────▶ │
    │  ◀───────────────────────── Inspected ─ │
 """
 
 from __future__ import annotations
 
-from freehold.domain.chat import GenerateRequest
+from freehold.domain.chat import EmbedRequest, GenerateRequest
+from freehold.domain.errors import FreeholdError, InvalidRequest
 from freehold.domain.events import Finished, PromptProcessed, TokenLogprob
 from freehold.engines.base import Adapter, EngineConfig
 from freehold.process.frames import PROTOCOL_VERSION, Message
@@ -33,10 +36,15 @@ class Load(Message, frozen=True):
 
 
 class Loaded(Message, frozen=True):
-    """``context`` is what each sequence really has: never more than the model was trained for."""
+    """``context`` is what each sequence really has: never more than the model was trained for.
+
+    ``generates`` and ``embeds``: what the model can do; at least one of them.
+    """
 
     context: int
     description: str
+    generates: bool
+    embeds: bool
 
 
 class Refused(Message, frozen=True):
@@ -54,6 +62,18 @@ class Cancel(Message, frozen=True):
     """Stop a request and free its sequence; unknown ids are ignored."""
 
     request_id: str
+
+
+class Embed(Message, frozen=True):
+    request: EmbedRequest
+
+
+class Embedded(Message, frozen=True):
+    """The next vectors of a request: each of length 1, as 32-bit floats, little endian."""
+
+    request_id: str
+    vectors: tuple[bytes, ...] = ()
+    failed: Failure | None = None
 
 
 class AddAdapter(Message, frozen=True):
@@ -105,6 +125,11 @@ class Failure(Message, frozen=True):
     field: str | None = None
 
 
+def failure_of(error: FreeholdError) -> Failure:
+    field = error.field if isinstance(error, InvalidRequest) else None
+    return Failure(message=error.message, field=field)
+
+
 class SequenceDelta(Message, frozen=True):
     """What happened to one sequence since the last frame, in the order of the fields."""
 
@@ -135,5 +160,5 @@ class Step(Message, frozen=True):
     deltas: tuple[SequenceDelta, ...]
 
 
-FromGateway = Load | Generate | Cancel | AddAdapter | RemoveAdapter | Inspect
-FromWorker = Ready | Loaded | Refused | Step | AdapterReply | Inspected
+FromGateway = Load | Generate | Embed | Cancel | AddAdapter | RemoveAdapter | Inspect
+FromWorker = Ready | Loaded | Refused | Step | Embedded | AdapterReply | Inspected

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from freehold.engines.llamacpp.messages import (
     AdapterReply,
+    Embedded,
     FromWorker,
     Inspected,
     SequenceDelta,
@@ -33,7 +34,7 @@ class Outbox:
         self._condition = threading.Condition()
         self._pending: dict[str, SequenceDelta] = {}
         self._oldest: float | None = None
-        self._replies: collections.deque[AdapterReply | Inspected] = collections.deque()
+        self._replies: collections.deque[AdapterReply | Embedded | Inspected] = collections.deque()
         self._closed = False
 
     def post(self, deltas: Sequence[SequenceDelta]) -> None:
@@ -48,7 +49,7 @@ class Outbox:
                 self._oldest = self._clock()
             self._condition.notify()
 
-    def answer(self, reply: AdapterReply | Inspected) -> None:
+    def answer(self, reply: AdapterReply | Embedded | Inspected) -> None:
         """What is not about a sequence: sent whole, before the next step's deltas."""
         with self._condition:
             self._replies.append(reply)

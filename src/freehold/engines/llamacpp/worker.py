@@ -11,9 +11,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from dataclasses import dataclass
 
-from freehold.domain.errors import FreeholdError
-from freehold.engines.llamacpp.binding import Context
+from freehold.domain.errors import FreeholdError, LoadFailed
+from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.binding import Context, Model, NoCache
+from freehold.engines.llamacpp.embedding import Embedder, EmbeddingLoop
 from freehold.engines.llamacpp.inbox import Closed, Inbox
 from freehold.engines.llamacpp.loop import Loop
 from freehold.engines.llamacpp.messages import FromGateway, Load, Loaded, Ready, Refused
@@ -46,6 +49,51 @@ def send_from(channel: Channel[FromGateway], outbox: Outbox) -> None:
         leave_now(0)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model and what it can do: ``context`` None, it only embeds; ``embedder`` None, it
+    only generates.
+    """
+
+    model: Model
+    context: Context | None
+    embedder: Embedder | None
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(
+            context=self.model.context,
+            description=self.model.description,
+            generates=self.context is not None,
+            embeds=self.embedder is not None,
+        )
+
+    def run(self, config: EngineConfig, inbox: Inbox, outbox: Outbox) -> None:
+        if self.context is not None:
+            Loop(self.context, config, inbox, outbox, self.embedder).run()
+        elif self.embedder is not None:
+            EmbeddingLoop(self.embedder, inbox, outbox).run()
+
+
+def open_model(config: EngineConfig, outbox: Outbox) -> Opened:
+    """Raises `LoadFailed`."""
+    model = Model(config)
+    try:
+        context = Context(config, model)
+    except NoCache:
+        context = None
+    cached = context is not None
+    pooling = model.pooling(cached=cached)
+    if pooling is None:
+        if not cached:
+            raise LoadFailed(
+                "This model does not generate, and its file does not say how it embeds.",
+                hint="An embedding model's file names mean, cls or last pooling.",
+            )
+        return Opened(model, context, None)
+    return Opened(model, context, Embedder(model, config, pooling, outbox, cached=cached))
+
+
 def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     channel: Channel[FromGateway] = Channel(settle_in(sys.argv[1]), FromGateway)
@@ -54,19 +102,19 @@ def main() -> None:
     first = channel.receive()
     if not isinstance(first, Load):
         return
+    inbox = Inbox()
+    outbox = Outbox()
     try:
-        context = Context(first.config)
+        opened = open_model(first.config, outbox)
     except FreeholdError as error:
         channel.send(Refused(message=error.message, hint=error.hint))
         return
-    channel.send(Loaded(context=context.context, description=context.description))
-    inbox = Inbox()
-    outbox = Outbox()
+    channel.send(opened.loaded)
     threading.Thread(
         target=receive_into, args=(channel, inbox), name="receive", daemon=True
     ).start()
     threading.Thread(target=send_from, args=(channel, outbox), name="send", daemon=True).start()
-    Loop(context, first.config, inbox, outbox).run()
+    opened.run(first.config, inbox, outbox)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""Ollama's routes for embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from freehold.api.ollama import embed_convert as convert
+from freehold.api.ollama.embed_schema import (
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EmbedRequest,
+    EmbedResponse,
+)
+from freehold.api.ollama.names import known_name
+from freehold.api.ollama.routes import ERRORS, runtime_of
+from freehold.api.stream import until_client_leaves
+from freehold.domain.embedding import Embeddings
+from freehold.domain.errors import PromptTooLong
+from freehold.engines.base import begun_before
+from freehold.runtime.embedding import embed as compute
+
+router = APIRouter(prefix="/api")
+
+
+@router.post("/embed", response_model=EmbedResponse, responses=ERRORS)
+async def embed(body: EmbedRequest, request: Request) -> Response:
+    """Vectors for texts, all of length 1."""
+    began = time.monotonic()
+    found = await until_client_leaves(request, _found(body, request))
+    answer = convert.embed_response(found, body, time.monotonic() - began)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.post("/embeddings", response_model=EmbeddingsResponse, responses=ERRORS)
+async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+    """As clients asked before there was ``/api/embed``: one text, one vector."""
+    found = await until_client_leaves(request, _found(body, request))
+    answer = convert.embeddings_response(found)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _found(body: EmbedRequest | EmbeddingsRequest, request: Request) -> Embeddings:
+    runtime = runtime_of(request)
+    manager = runtime.manager
+    model = await asyncio.to_thread(known_name, runtime, body.model)
+    deadline = asyncio.get_running_loop().time() + runtime.settings.deadline
+    asked = convert.embedding_request(body, model, cache_scope="local", deadline=deadline)
+    async with contextlib.AsyncExitStack() as held:
+        if convert.unloads(body):
+            held.push_async_callback(manager.unload, model)
+        if convert.least_context(body) is not None:
+            async with begun_before(deadline):
+                lease = await held.enter_async_context(manager.lease(model))
+            convert.require_context(body, lease.supervisor.capabilities.context)
+        try:
+            return await compute(manager, runtime.text, asked)
+        except PromptTooLong as error:
+            raise convert.too_long(body, error) from error

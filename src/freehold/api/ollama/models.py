@@ -1,0 +1,97 @@
+"""What Ollama's clients are told of a model, from its header and manifest. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from freehold.api.ollama.models_schema import Details
+from freehold.domain.sampling import Sampling
+from freehold.text.reasoning import marks_of
+from freehold.text.tools.families import format_of
+from freehold.weights.gguf_header import GgufArray, GgufHeader, MetadataValue
+from freehold.weights.registry import Manifest
+
+Capability = Literal["completion", "tools", "thinking", "insert", "embedding"]
+
+UNREADABLE = Details(family="", families=[], parameter_size="", quantization_level="")
+
+# Arrays longer than this are left empty unless they are asked for, as Ollama does.
+_SHORT_ARRAY = 5
+_TEMPLATE = "tokenizer.chat_template"
+
+
+def details(header: GgufHeader, parameter_count: int) -> Details:
+    """``parameter_count`` is that of all parts."""
+    family = header.architecture or ""
+    return Details(
+        family=family,
+        families=[family],
+        parameter_size=human_count(parameter_count),
+        quantization_level=header.quantisation or "unknown",
+    )
+
+
+def human_count(count: int) -> str:
+    """``8.0B``, ``494.03M``, ``12.50K``, ``288``."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f}B"
+    if count >= 1e6:
+        return f"{count / 1e6:.2f}M"
+    return f"{count / 1e3:.2f}K" if count >= 1e3 else str(count)
+
+
+def model_info(header: GgufHeader, parameter_count: int, *, verbose: bool) -> dict[str, Any]:
+    """The header's metadata without the template. Reads the file where ``verbose``."""
+    metadata: Mapping[str, MetadataValue] = header.metadata
+    told = {key: _told(value, verbose) for key, value in metadata.items() if key != _TEMPLATE}
+    return {**told, "general.parameter_count": parameter_count}
+
+
+def _told(value: MetadataValue, verbose: bool) -> Any:
+    if isinstance(value, GgufArray):
+        whole = verbose or value.count <= _SHORT_ARRAY
+        return [_json_value(item) for item in value.read()] if whole else []
+    return _json_value(value)
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no word for infinity and what is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def capabilities(template: str, *, fills_holes: bool) -> list[Capability]:
+    """What requests may ask of a model with this chat template. Every decoder embeds, too."""
+    found: list[Capability] = ["completion"]
+    if format_of(template) is not None:
+        found.append("tools")
+    if marks_of(template) is not None:
+        found.append("thinking")
+    if fills_holes:
+        found.append("insert")
+    return found
+
+
+def is_for_embedding(header: GgufHeader) -> bool:
+    """Whether a model was made to embed."""
+    return bool(header.integer(f"{header.architecture}.pooling_type"))
+
+
+def parameters(context: int) -> str:
+    """Options with their values where a request gives none, as a Modelfile would list them."""
+    default = Sampling()
+    pairs = {
+        "num_ctx": context,
+        "repeat_penalty": default.repetition_penalty,
+        "temperature": default.temperature,
+        "top_k": default.top_k,
+        "top_p": default.top_p,
+    }
+    return "\n".join(f"{name:<30} {value}" for name, value in pairs.items())
+
+
+def declared_licence(manifest: Manifest | None, header: GgufHeader) -> str | None:
+    if manifest is not None and manifest.licence is not None:
+        return manifest.licence
+    return header.text("general.license")

@@ -1,0 +1,349 @@
+"""Ollama's routes about models themselves: which there are, what they are, fetching, removing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from freehold.api.ollama import convert, models
+from freehold.api.ollama.lines import as_json, timestamp
+from freehold.api.ollama.models_schema import (
+    CopyRequest,
+    DeleteRequest,
+    Details,
+    ListedModel,
+    LoadedList,
+    LoadedModel,
+    ModelList,
+    Progress,
+    PullRequest,
+    Shown,
+    ShowRequest,
+    Version,
+)
+from freehold.api.ollama.names import bare_name, known_name, tagged_name
+from freehold.api.ollama.pulling import pull_lines
+from freehold.api.ollama.routes import ERRORS, line_of, runtime_of, streamed
+from freehold.api.problem import problem_of
+from freehold.api.stream import until_client_leaves
+from freehold.domain.errors import (
+    FreeholdError,
+    InvalidReference,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotPulled,
+    NotFound,
+    RefusedFile,
+    Unavailable,
+)
+from freehold.runtime.chat import vocabulary_source
+from freehold.runtime.manager import Described, Lease
+from freehold.runtime.wiring import Runtime
+from freehold.weights import housekeeping
+from freehold.weights.gguf import read_split
+from freehold.weights.library import Library, LocalModel, parts_beside
+from freehold.weights.reference import NameReference, PathReference, parse
+from freehold.weights.registry import Manifest
+
+router = APIRouter()
+
+# The latest moment that every client can read: models stay until another one needs the room.
+_NEVER = "9999-12-31T23:59:59Z"
+
+
+@router.head("/", include_in_schema=False)
+async def alive() -> Response:
+    """How clients find out whether a server is there."""
+    return Response()
+
+
+@router.get("/api/version", response_model=Version, responses=ERRORS)
+async def version() -> Version:
+    return Version(version=installed_version("freehold"))
+
+
+# What there is
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """The files of one model. ``digest`` is empty where it is not known yet."""
+
+    paths: tuple[Path, ...]
+    size: int
+    digest: str
+    modified: datetime
+
+    @classmethod
+    def of(cls, library: Library, described: Described) -> _OnDisk:
+        """Raises `RefusedFile` for a served file that is gone."""
+        if described.manifest is not None:
+            return cls._stored(library, described.manifest)
+        assert described.path is not None
+        return cls._served(library, described.path)
+
+    @classmethod
+    def _stored(cls, library: Library, manifest: Manifest) -> _OnDisk:
+        return cls(
+            tuple(library.store.blob_path(file.sha256) for file in manifest.files),
+            manifest.size,
+            manifest.files[0].sha256,
+            datetime.fromisoformat(manifest.fetched_at).astimezone(UTC),
+        )
+
+    @classmethod
+    def _served(cls, library: Library, path: Path) -> _OnDisk:
+        paths = parts_beside(path)
+        try:
+            states = [part.stat() for part in paths]
+            known = library.store.path_record(path)
+        except OSError as error:
+            raise RefusedFile(f"{path.name} cannot be read: {error.strerror}.") from error
+        return cls(
+            paths,
+            sum(state.st_size for state in states),
+            known.sha256 if known is not None and known.still_describes(path) else "",
+            datetime.fromtimestamp(states[0].st_mtime, UTC),
+        )
+
+    def details(self) -> Details:
+        """Of files that cannot be read, only that."""
+        try:
+            times = tuple(path.stat().st_mtime_ns for path in self.paths)
+            return _details(self.paths, times)
+        except (OSError, RefusedFile):
+            return models.UNREADABLE
+
+
+@functools.lru_cache(maxsize=1024)
+def _details(paths: tuple[Path, ...], _times: tuple[int, ...]) -> Details:
+    """Remembered until a file changes: a header with a large vocabulary takes a while to read."""
+    split = read_split(paths)
+    return models.details(split.header, split.parameter_count)
+
+
+@router.get("/api/tags", response_model=ModelList, responses=ERRORS)
+async def tags(request: Request) -> ModelList:
+    """Every model that can be asked for, the latest first."""
+    return await asyncio.to_thread(_listed, runtime_of(request))
+
+
+def _listed(runtime: Runtime) -> ModelList:
+    found = []
+    for name in runtime.manager.names():
+        # Removed since it was listed, or a file that is gone: it cannot be asked for.
+        with contextlib.suppress(NotFound, RefusedFile):
+            described = runtime.manager.describe(name)
+            found.append((described.name, _OnDisk.of(runtime.library, described)))
+    found.sort(key=lambda pair: pair[1].modified, reverse=True)
+    return ModelList(
+        models=[
+            ListedModel(
+                name=name,
+                model=name,
+                modified_at=timestamp(disk.modified),
+                size=disk.size,
+                digest=disk.digest,
+                details=disk.details(),
+            )
+            for name, disk in found
+        ]
+    )
+
+
+@router.get("/api/ps", response_model=LoadedList, responses=ERRORS)
+async def loaded(request: Request) -> LoadedList:
+    """Every model in memory."""
+    leases = runtime_of(request).manager.loaded()
+    return await asyncio.to_thread(lambda: LoadedList(models=[_loaded(lease) for lease in leases]))
+
+
+def _loaded(lease: Lease) -> LoadedModel:
+    model = lease.model
+    disk = _OnDisk(model.paths, model.size, model.digest, datetime.now(UTC))
+    return LoadedModel(
+        name=model.name,
+        model=model.name,
+        size=model.size,
+        digest=model.digest,
+        details=disk.details(),
+        expires_at=_NEVER,
+        context_length=lease.supervisor.capabilities.context,
+    )
+
+
+@router.post("/api/show", response_model=Shown, responses=ERRORS)
+async def show(body: ShowRequest, request: Request) -> Response:
+    """What one model is and can do."""
+    runtime = runtime_of(request)
+    name = await asyncio.to_thread(known_name, runtime, body.model)
+    model = await runtime.manager.local(name)
+    fills_holes = await _fills_holes(runtime, model)
+    shown = await asyncio.to_thread(
+        _shown, runtime, name, model, fills_holes=fills_holes, verbose=body.verbose is True
+    )
+    return Response(shown.model_dump_json(), media_type="application/json")
+
+
+async def _fills_holes(runtime: Runtime, model: LocalModel) -> bool:
+    """Whether the vocabulary has the tokens for it."""
+    try:
+        await runtime.text.tokenize(vocabulary_source(model), "", suffix="")
+    except (InvalidRequest, LoadFailed):
+        return False
+    return True
+
+
+def _shown(
+    runtime: Runtime, name: str, model: LocalModel, *, fills_holes: bool, verbose: bool
+) -> Shown:
+    split = read_split(model.paths)
+    header, context = split.header, runtime.settings.context
+    template = header.chat_template or ""
+    disk = _OnDisk.of(runtime.library, runtime.manager.describe(name))
+    return Shown(
+        modified_at=timestamp(disk.modified),
+        details=models.details(header, split.parameter_count),
+        model_info=models.model_info(header, split.parameter_count, verbose=verbose),
+        capabilities=(
+            ["embedding"]
+            if models.is_for_embedding(header)
+            else models.capabilities(template, fills_holes=fills_holes)
+        ),
+        template=template,
+        parameters=models.parameters(min(context, header.context_length or context)),
+        license=models.declared_licence(model.manifest, header),
+    )
+
+
+# Fetching, naming, removing
+
+
+@router.post("/api/pull", response_model=Progress, responses=ERRORS)
+async def pull(body: PullRequest, request: Request) -> Response:
+    """Fetch a model and verify it, telling the progress as lines of JSON, or only the end.
+
+    A client that leaves ends it; the next pull goes on from there.
+    """
+    runtime = runtime_of(request)
+    name = await asyncio.to_thread(known_name, runtime, body.model)
+    async with contextlib.AsyncExitStack() as stack:
+        lines = await stack.enter_async_context(
+            contextlib.aclosing(pull_lines(runtime.library, name))
+        )
+        # Until there is something to tell, a failure is no stream's.
+        first = await until_client_leaves(request, anext(lines))
+        if body.stream is not False:
+            return streamed(_pulled(first, lines, stack.pop_all()))
+        last = await until_client_leaves(request, _last(first, lines))
+        return Response(as_json(last), media_type="application/json")
+
+
+async def _pulled(
+    first: Progress, lines: AsyncGenerator[Progress, None], held: contextlib.AsyncExitStack
+) -> AsyncIterator[bytes]:
+    async with held:
+        yield line_of(as_json(first))
+        try:
+            async for line in lines:
+                yield line_of(as_json(line))
+        except FreeholdError as error:
+            yield line_of(as_json(convert.error_body(problem_of(error))))
+
+
+async def _last(first: Progress, lines: AsyncGenerator[Progress, None]) -> Progress:
+    last = first
+    async for line in lines:
+        last = line
+    return last
+
+
+@router.post("/api/copy", responses=ERRORS)
+async def copy(body: CopyRequest, request: Request) -> Response:
+    """Give a model of the store one more name. Its files are not copied."""
+    await asyncio.to_thread(_copy, runtime_of(request), body)
+    return Response()
+
+
+def _copy(runtime: Runtime, body: CopyRequest) -> None:
+    registry = runtime.library.registry
+    destination = _new_name(runtime, body.destination)
+    with runtime.library.store.pulling():  # nothing is deleted meanwhile
+        source = registry.get(_stored_reference(runtime, body.source))
+        existing = registry.find(destination)
+        if existing is not None and existing.files != source.files:
+            raise InvalidRequest(
+                f"Another model is called {destination} already.",
+                field="destination",
+                hint="Delete it first, or choose another name.",
+            )
+        if existing is None:
+            registry.put(replace(source, reference=destination))
+
+
+def _new_name(runtime: Runtime, given: str) -> str:
+    """A short name with a tag that means nothing else. Raises `InvalidRequest`."""
+    library, bare = runtime.library, bare_name(given)
+    reference = parse(tagged_name(bare) or bare)
+    if not isinstance(reference, NameReference):
+        raise InvalidRequest("A copy is named like my-model or my-model:tag.", field="destination")
+    known = library.row(reference) or (bare == reference.name and library.catalog.find(bare, None))
+    if known or bare in runtime.settings.aliases or _is_served(runtime, bare):
+        raise InvalidRequest(
+            f"{bare} is the name of another model.",
+            field="destination",
+            hint="Choose another name.",
+        )
+    return str(reference)
+
+
+def _is_served(runtime: Runtime, name: str) -> bool:
+    try:
+        return runtime.manager.describe(name).path is not None
+    except (InvalidReference, NotFound, RefusedFile):
+        return False
+
+
+@router.delete("/api/delete", responses=ERRORS)
+async def delete(body: DeleteRequest, request: Request) -> Response:
+    """Remove a model from the store, and from memory. Files that another model shares are kept."""
+    runtime = runtime_of(request)
+    reference = await asyncio.to_thread(_own_reference, runtime, body.model)
+    manifest = await asyncio.to_thread(runtime.library.registry.find, reference)
+    if manifest is None:
+        raise ModelNotPulled(reference)
+    if not await runtime.manager.unload(reference):
+        raise Unavailable(
+            f"{reference} is in use and was not deleted.",
+            hint="Ask again when its answers have ended.",
+        )
+    await asyncio.to_thread(housekeeping.remove, runtime.library.store, manifest)
+    return Response()
+
+
+def _own_reference(runtime: Runtime, given: str) -> str:
+    """The same, and `InvalidRequest` for an alias: it is no model's own name."""
+    reference = _stored_reference(runtime, given)
+    if known_name(runtime, given) in runtime.settings.aliases:
+        raise InvalidRequest(
+            f"{given} is an alias of {reference}, given to this server as a setting.",
+            hint=f"To delete the model itself, name {reference}.",
+        )
+    return reference
+
+
+def _stored_reference(runtime: Runtime, given: str) -> str:
+    """Raises `InvalidRequest` for a file that is served from its own place."""
+    reference = parse(runtime.manager.canonical(known_name(runtime, given)))
+    if isinstance(reference, PathReference):
+        raise InvalidRequest(f"{given} is a file of yours, not a model in the store.")
+    return str(reference)

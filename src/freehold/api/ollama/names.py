@@ -1,0 +1,44 @@
+"""What a name means that an Ollama client gives: ``latest`` is the tag of whatever has none."""
+
+from __future__ import annotations
+
+from freehold.domain.errors import InvalidReference, RefusedFile
+from freehold.runtime.wiring import Runtime
+from freehold.weights.reference import parse
+
+_DEFAULT_TAG = ":latest"
+_HUBS = ("hf.co/", "huggingface.co/")
+
+
+def known_name(runtime: Runtime, given: str) -> str:
+    """Our name for ``given``; whether there is such a model is another question. Reads the store.
+
+    An alias goes before everything else, as everywhere; a model of that name with the tag
+    ``latest`` before the catalogue's default tag.
+    """
+    bare = bare_name(given)
+    tagged = tagged_name(bare)
+    for spelling in (given, bare, tagged or bare):
+        if spelling in runtime.settings.aliases:
+            return spelling
+    if tagged is not None and runtime.library.registry.find(tagged) is not None:
+        return tagged
+    return bare
+
+
+def bare_name(given: str) -> str:
+    """``given`` without the default tag; what names the hub, in our notation."""
+    for hub in _HUBS:
+        if given.startswith(hub):
+            given = f"hf:{given.removeprefix(hub)}"
+    return given.removesuffix(_DEFAULT_TAG)
+
+
+def tagged_name(bare: str) -> str | None:
+    """The short name ``bare`` with the default tag; None for what has a tag or is no such name."""
+    if ":" in bare or "/" in bare:
+        return None
+    try:
+        return str(parse(f"{bare}{_DEFAULT_TAG}"))
+    except (InvalidReference, RefusedFile):
+        return None

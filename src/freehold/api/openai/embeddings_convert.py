@@ -1,0 +1,43 @@
+"""Between OpenAI's words for embeddings and ours. Pure."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+from freehold.api.openai.embeddings_schema import (
+    Embedding,
+    EmbeddingList,
+    EmbeddingsRequest,
+    Usage,
+)
+from freehold.domain.embedding import EmbeddingRequest, Embeddings, Vector
+
+
+def embedding_request(
+    body: EmbeddingsRequest, *, cache_scope: str, deadline: float
+) -> EmbeddingRequest:
+    return EmbeddingRequest(
+        model=body.model,
+        inputs=body.input,
+        dimensions=body.dimensions,
+        cache_scope=cache_scope,
+        deadline=deadline,
+    )
+
+
+def embedding_list(found: Embeddings, body: EmbeddingsRequest) -> EmbeddingList:
+    """In the format that ``body`` asks for."""
+    packed = body.encoding_format == "base64"
+    return EmbeddingList(
+        data=[
+            Embedding(index=number, embedding=_packed(vector) if packed else list(vector))
+            for number, vector in enumerate(found.vectors)
+        ],
+        model=found.model,
+        usage=Usage(prompt_tokens=found.prompt_tokens, total_tokens=found.prompt_tokens),
+    )
+
+
+def _packed(vector: Vector) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

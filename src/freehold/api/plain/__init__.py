@@ -1,0 +1,1 @@
+"""Our own small routes: what a model sees, before it runs."""

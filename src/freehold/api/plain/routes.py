@@ -1,0 +1,111 @@
+"""Our own small routes. No model is loaded for them: its vocabulary and template are enough."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+
+from freehold.api.openai import convert
+from freehold.api.openai.schema import ErrorResponse
+from freehold.api.plain.schema import (
+    AppliedTemplate,
+    ApplyTemplateRequest,
+    DetokenizeRequest,
+    Piece,
+    Spelled,
+    TokenizeRequest,
+    Tokens,
+)
+from freehold.api.stream import until_client_leaves
+from freehold.domain.chat import ChatRequest, Conversation
+from freehold.engines.base import begun_before
+from freehold.runtime.chat import told_of, vocabulary_source
+from freehold.runtime.wiring import Runtime
+from freehold.text.expectation import require_known
+
+router = APIRouter()
+
+_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
+}
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def _deadline(runtime: Runtime) -> float:
+    return asyncio.get_running_loop().time() + runtime.settings.deadline
+
+
+@router.post("/tokenize", responses=_ERRORS)
+async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
+    """A text as the model's tokens."""
+    return await until_client_leaves(request, _tokenize(_runtime(request), body))
+
+
+@router.post("/detokenize", responses=_ERRORS)
+async def detokenize(body: DetokenizeRequest, request: Request) -> Spelled:
+    """The text that tokens spell."""
+    return await until_client_leaves(request, _detokenize(_runtime(request), body))
+
+
+@router.post("/apply-template", responses=_ERRORS)
+async def apply_template(body: ApplyTemplateRequest, request: Request) -> AppliedTemplate:
+    """The prompt that the model's chat template makes of a conversation."""
+    return await until_client_leaves(request, _apply_template(_runtime(request), body))
+
+
+async def _tokenize(runtime: Runtime, body: TokenizeRequest) -> Tokens:
+    async with begun_before(_deadline(runtime)):
+        source = vocabulary_source(await runtime.manager.local(body.model))
+        found = await runtime.text.tokenize(
+            source,
+            body.content,
+            special=body.parse_special,
+            beginning=body.add_special,
+            ending=body.add_special,
+        )
+        if not body.with_pieces:
+            return Tokens(tokens=list(found.tokens))
+        pieces = await runtime.text.detokenize(source, found.tokens)
+    return Tokens(
+        tokens=[
+            Piece(id=token, piece=_shown(piece))
+            for token, piece in zip(found.tokens, pieces, strict=True)
+        ]
+    )
+
+
+def _shown(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+async def _detokenize(runtime: Runtime, body: DetokenizeRequest) -> Spelled:
+    async with begun_before(_deadline(runtime)):
+        source = vocabulary_source(await runtime.manager.local(body.model))
+        pieces = await runtime.text.detokenize(source, tuple(body.tokens))
+    return Spelled(content=b"".join(pieces).decode("utf-8", "replace"))
+
+
+async def _apply_template(runtime: Runtime, body: ApplyTemplateRequest) -> AppliedTemplate:
+    asked = ChatRequest(
+        model=body.model,
+        conversation=Conversation(
+            messages=convert.messages(body.messages),
+            tools=convert.tools(body.tools or ()),
+            reasoning=convert.reasoning_wish(body.reasoning_effort, None),
+        ),
+        tool_choice=convert.tool_choice(body.tool_choice, None),
+    )
+    async with begun_before(_deadline(runtime)):
+        source = vocabulary_source(await runtime.manager.local(body.model))
+        told = told_of(asked)
+        require_known(source.template, told, asked.tool_choice)
+        prompt = await runtime.text.render(source, told)
+    return AppliedTemplate(prompt=prompt.text, token_count=len(prompt.tokens))

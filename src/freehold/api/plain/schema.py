@@ -1,0 +1,74 @@
+"""Tokens and prompts, asked for directly. Messages, tools and errors are in OpenAI's words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from freehold.api.openai.common import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    Effort,
+    ModelName,
+    Request,
+    Text,
+)
+from freehold.api.openai.schema import ChatMessage, FunctionTool, ToolChoice
+
+_MAX_IDS = 1024 * 1024
+
+
+class TokenizeRequest(Request):
+    model: ModelName
+    content: Text
+    add_special: bool = Field(
+        default=False, description="Add the tokens the model wants around a text."
+    )
+    parse_special: bool = Field(
+        default=True, description="Spellings of control tokens are those tokens, not text."
+    )
+    with_pieces: bool = False
+
+
+class Piece(BaseModel):
+    """``piece`` is text, or a list of bytes where they are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+
+class Tokens(BaseModel):
+    tokens: list[int] | list[Piece]
+
+
+class DetokenizeRequest(Request):
+    model: ModelName
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=_MAX_IDS)]
+
+
+class Spelled(BaseModel):
+    """Control tokens by their spelling. Bytes that are no characters are shown as U+FFFD."""
+
+    content: str
+
+
+class ApplyTemplateRequest(Request):
+    """The fields of a chat completion that have a say in its prompt."""
+
+    model: ModelName
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    reasoning_effort: Effort | None = None
+
+
+class AppliedTemplate(BaseModel):
+    """``prompt`` is what the model sees, as text; ``token_count`` how long it is.
+
+    Special tokens that a message spells are text to the model: this prompt, tokenised, may not
+    give the same tokens.
+    """
+
+    prompt: str
+    token_count: int

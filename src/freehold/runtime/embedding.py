@@ -1,0 +1,61 @@
+"""From texts to vectors: lease the model, tokenise, check what fits, embed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Sequence
+
+from freehold.domain.chat import EmbedRequest
+from freehold.domain.embedding import EmbeddingRequest, Embeddings, shortened
+from freehold.domain.errors import InvalidRequest
+from freehold.engines.base import begun_before, require_embeddable, require_embedding
+from freehold.runtime.chat import vocabulary_source
+from freehold.runtime.manager import Manager
+from freehold.text.client import TextService
+from freehold.text.messages import VocabularySource
+
+# Of all inputs together: what is on its way to a worker has to be bounded.
+MAX_TOKENS = 1024 * 1024
+
+
+async def embed(manager: Manager, text: TextService, request: EmbeddingRequest) -> Embeddings:
+    """Raises what `Manager.lease` and `TextService.tokenize` raise, `InvalidRequest` for what the
+    model cannot do, `PromptTooLong` for an input that does not fit, and `DeadlineExceeded`.
+    """
+    began = time.monotonic()
+    async with contextlib.AsyncExitStack() as held:
+        async with begun_before(request.deadline):
+            lease = await held.enter_async_context(manager.lease(request.model))
+            capabilities = lease.supervisor.capabilities
+            require_embedding(capabilities)
+            inputs = await _tokenised(text, vocabulary_source(lease.model), request.inputs)
+        wanted = EmbedRequest(uuid.uuid4().hex, inputs, request.cache_scope, request.deadline)
+        require_embeddable(wanted, capabilities)
+        loaded = time.monotonic() - began
+        vectors = await lease.supervisor.embed(wanted)
+        if request.dimensions is not None:
+            vectors = tuple(shortened(vector, request.dimensions) for vector in vectors)
+        return Embeddings(lease.model.name, vectors, sum(map(len, inputs)), loaded)
+
+
+async def _tokenised(
+    text: TextService, source: VocabularySource, inputs: Sequence[str | tuple[int, ...]]
+) -> tuple[tuple[int, ...], ...]:
+    """Texts with the tokens that the model wants first and last."""
+    tokenised: list[tuple[int, ...]] = []
+    total = 0
+    for given in inputs:
+        tokens = given
+        if isinstance(tokens, str):
+            tokens = (await text.tokenize(source, tokens, ending=True)).tokens
+        total += len(tokens)
+        if total > MAX_TOKENS:
+            raise InvalidRequest(
+                f"The inputs have more than {MAX_TOKENS} tokens together.",
+                field="input",
+                hint="Send them in several requests.",
+            )
+        tokenised.append(tokens)
+    return tuple(tokenised)
