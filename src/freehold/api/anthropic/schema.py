@@ -240,6 +240,19 @@ class OutputConfig(_Request):
     format: OutputSchema | None = None
 
 
+class KeptThinking(_Request):
+    """Nothing is cleared: what earlier turns show of their reasoning is the template's business."""
+
+    type: Literal["clear_thinking_20251015"]
+    keep: Literal["all"]
+
+
+class ContextManagement(_Request):
+    """Conversations are not edited here: only what leaves them whole is accepted."""
+
+    edits: Annotated[list[KeptThinking], Field(max_length=8)] = []
+
+
 class TokenCountRequest(_Request):
     """All that makes a prompt."""
 
@@ -250,6 +263,7 @@ class TokenCountRequest(_Request):
     tool_choice: ToolChoiceInput | None = None
     thinking: ThinkingChoice | None = None
     output_config: OutputConfig | None = None
+    context_management: ContextManagement | None = Field(default=None, description=_WITHOUT_EFFECT)
     cache_control: _CacheControl = None
 
 
