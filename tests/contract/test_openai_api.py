@@ -483,5 +483,5 @@ def test_openapi_names_what_exists(server: Gateway) -> None:
         *("/v1/messages", "/v1/messages/count_tokens"),
         *("/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/version"),
         *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/copy", "/api/delete"),
-        *("/tokenize", "/detokenize", "/apply-template"),
+        *("/tokenize", "/detokenize", "/apply-template", "/tokenizer_info"),
     }

@@ -19,6 +19,10 @@ START, END = 286, 287  # <|im_start|>, <|im_end|>
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
+def spelled(text: str) -> dict[str, str]:
+    return {"content": text, "prompt": text}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     model = write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf")
@@ -50,8 +54,8 @@ def test_text_to_tokens_and_back(server: Gateway) -> None:
     text = "Grüße, 世界!"
     found = tokens(server, text)
     assert all(isinstance(token, int) for token in found)
-    assert post(server, "/detokenize", tokens=found).json() == {"content": text}
-    assert post(server, "/detokenize", tokens=[]).json() == {"content": ""}
+    assert post(server, "/detokenize", tokens=found).json() == spelled(text)
+    assert post(server, "/detokenize", tokens=[]).json() == spelled("")
 
 
 def test_control_tokens_are_parsed_unless_they_are_text(server: Gateway) -> None:
@@ -70,7 +74,7 @@ def test_pieces(server: Gateway) -> None:
         {"id": 0xC3, "piece": [0xC3]},
         {"id": 0xA9, "piece": [0xA9]},
     ]
-    assert post(server, "/detokenize", tokens=[0xC3]).json() == {"content": "\ufffd"}
+    assert post(server, "/detokenize", tokens=[0xC3]).json() == spelled("\ufffd")
 
 
 def test_what_surrounds_a_text_is_added_on_request(tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_what_surrounds_a_text_is_added_on_request(tmp_path: Path) -> None:
     with gateway(tmp_path / "home", (wants,), script=lambda _: Script()) as running:
         for add, expected in ((False, [97]), (True, [START, 97])):
             asked = {"model": "wants", "content": "a", "add_special": add}
-            assert running.client.post("/tokenize", json=asked).json() == {"tokens": expected}
+            assert running.client.post("/tokenize", json=asked).json()["tokens"] == expected
 
 
 def test_the_prompt_is_the_one_a_chat_gets(server: Gateway) -> None:
@@ -135,3 +139,23 @@ def test_refused_fields(
     assert set(error) == {"message", "type", "param", "code"}
     assert error["param"] == param
     assert words in error["message"]
+
+
+def test_vllms_words_are_understood(server: Gateway) -> None:
+    """What lm-eval sends: no model, other names."""
+    client = server.client
+    body = {"prompt": "a", "add_special_tokens": False}
+    tokens = client.post("/tokenize", json=body).json()
+    assert tokens == {"tokens": tokens["tokens"], "count": len(tokens["tokens"])}
+    assert client.post("/detokenize", json={"tokens": tokens["tokens"]}).json()["prompt"] == "a"
+    twice = client.post("/tokenize", json={"content": "a", "prompt": "b"})
+    assert (twice.status_code, twice.json()["error"]["param"]) == (400, "prompt")
+
+
+def test_special_tokens_are_told_by_their_spelling(server: Gateway) -> None:
+    info = server.client.get("/tokenizer_info").json()
+    assert info["model"] == "tiny"
+    assert set(info) == {"model", "bos_token", "eos_token", "pad_token", "chat_template"}
+    assert info["eos_token"] is None or isinstance(info["eos_token"], str)
+    lost = server.client.get("/tokenizer_info", params={"model": "nowhere:1b"})
+    assert lost.status_code == 404

@@ -102,8 +102,8 @@ def test_lm_eval(home: Path, weights: Path, tmp_path: Path) -> None:
             [
                 f"model={MODEL}",
                 f"base_url={server.url}/v1/completions",
-                "tokenizer_backend=none",
-                "tokenized_requests=False",
+                "tokenizer_backend=remote",
+                "tokenized_requests=True",
                 "num_concurrent=2",
                 "max_retries=1",
             ]

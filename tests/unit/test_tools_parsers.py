@@ -398,7 +398,6 @@ class TestHermes:
             Call("look", "{}"),
         ]
 
-
     @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
     @pytest.mark.parametrize(
         "around", ["{}", "```json\n{}\n```", "```\n{}\n```"], ids=["bare", "json", "fence"]

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from freehold.domain.errors import FreeholdError, LoadFailed, UnknownModel
+from freehold.domain.errors import FreeholdError, InvalidRequest, LoadFailed, UnknownModel
 from freehold.runtime.lifecycle import Supervisor
 from freehold.weights.library import Library, LocalModel
 from freehold.weights.reference import PathReference, parse
@@ -167,6 +167,20 @@ class Manager:
         if entry is not None and (lease := entry.loaded) is not None:
             return lease.model
         return await asyncio.to_thread(self._library.local, key)
+
+    def sole(self) -> str:
+        """The only model that is loaded, or else the only one here. Raises `InvalidRequest`."""
+        loaded = sorted(self.loaded_names())
+        here = [name for name in self.names() if name not in self._aliases]
+        for names in (loaded, here):
+            if len(names) == 1:
+                return names[0]
+        raise InvalidRequest(
+            "There are several models; say which is meant."
+            if here
+            else "There is no model here yet.",
+            field="model",
+        )
 
     # Leases
 

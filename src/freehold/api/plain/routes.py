@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
 from freehold.api.openai import convert
 from freehold.api.openai.schema import ErrorResponse
@@ -15,6 +16,7 @@ from freehold.api.plain.schema import (
     Piece,
     Spelled,
     TokenizeRequest,
+    TokenizerInfo,
     Tokens,
 )
 from freehold.api.stream import until_client_leaves
@@ -23,8 +25,16 @@ from freehold.engines.base import begun_before
 from freehold.runtime.chat import told_of, vocabulary_source
 from freehold.runtime.wiring import Runtime
 from freehold.text.expectation import require_known
+from freehold.weights.library import LocalModel
 
 router = APIRouter()
+
+# As the template's variables are called → where the file has the token's id.
+_SPECIAL = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+}
 
 _ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
@@ -52,6 +62,14 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Spelled:
     return await until_client_leaves(request, _detokenize(_runtime(request), body))
 
 
+@router.get("/tokenizer_info", responses=_ERRORS)
+async def tokenizer_info(
+    request: Request, model: Annotated[str | None, Query(max_length=1024)] = None
+) -> TokenizerInfo:
+    """What a client needs to know of a tokeniser it asks for everything else."""
+    return await _tokenizer_info(_runtime(request), model or None)
+
+
 @router.post("/apply-template", responses=_ERRORS)
 async def apply_template(body: ApplyTemplateRequest, request: Request) -> AppliedTemplate:
     """The prompt that the model's chat template makes of a conversation."""
@@ -60,7 +78,7 @@ async def apply_template(body: ApplyTemplateRequest, request: Request) -> Applie
 
 async def _tokenize(runtime: Runtime, body: TokenizeRequest) -> Tokens:
     async with begun_before(_deadline(runtime)):
-        source = vocabulary_source(await runtime.manager.local(body.model))
+        source = vocabulary_source(await _local(runtime, body.model))
         found = await runtime.text.tokenize(
             source,
             body.content,
@@ -69,13 +87,14 @@ async def _tokenize(runtime: Runtime, body: TokenizeRequest) -> Tokens:
             ending=body.add_special,
         )
         if not body.with_pieces:
-            return Tokens(tokens=list(found.tokens))
+            return Tokens(tokens=list(found.tokens), count=len(found.tokens))
         pieces = await runtime.text.detokenize(source, found.tokens)
     return Tokens(
         tokens=[
             Piece(id=token, piece=_shown(piece))
             for token, piece in zip(found.tokens, pieces, strict=True)
-        ]
+        ],
+        count=len(found.tokens),
     )
 
 
@@ -88,9 +107,35 @@ def _shown(piece: bytes) -> str | list[int]:
 
 async def _detokenize(runtime: Runtime, body: DetokenizeRequest) -> Spelled:
     async with begun_before(_deadline(runtime)):
-        source = vocabulary_source(await runtime.manager.local(body.model))
+        source = vocabulary_source(await _local(runtime, body.model))
         pieces = await runtime.text.detokenize(source, tuple(body.tokens))
-    return Spelled(content=b"".join(pieces).decode("utf-8", "replace"))
+    content = b"".join(pieces).decode("utf-8", "replace")
+    return Spelled(content=content, prompt=content)
+
+
+async def _tokenizer_info(runtime: Runtime, model: str | None) -> TokenizerInfo:
+    async with begun_before(_deadline(runtime)):
+        local = await _local(runtime, model)
+        ids = {
+            name: token
+            for name, key in _SPECIAL.items()
+            if (token := local.header.integer(key)) is not None
+        }
+        pieces = await runtime.text.detokenize(vocabulary_source(local), tuple(ids.values()))
+    spelled = [piece.decode("utf-8", "replace") for piece in pieces]
+    known = dict(zip(ids, spelled, strict=True))
+    return TokenizerInfo(
+        model=local.name,
+        bos_token=known.get("bos_token"),
+        eos_token=known.get("eos_token"),
+        pad_token=known.get("pad_token"),
+        chat_template=local.header.chat_template,
+    )
+
+
+async def _local(runtime: Runtime, model: str | None) -> LocalModel:
+    name = model or await asyncio.to_thread(runtime.manager.sole)
+    return await runtime.manager.local(name)
 
 
 async def _apply_template(runtime: Runtime, body: ApplyTemplateRequest) -> AppliedTemplate:

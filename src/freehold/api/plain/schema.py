@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from freehold.api.openai.common import (
     MAX_MESSAGES,
@@ -17,13 +17,18 @@ from freehold.api.openai.common import (
 from freehold.api.openai.schema import ChatMessage, FunctionTool, ToolChoice
 
 _MAX_IDS = 1024 * 1024
+_SOLE = "Left out: the only one that is loaded, or that is here."
 
 
 class TokenizeRequest(Request):
-    model: ModelName
-    content: Text
+    """vLLM's ``prompt`` is ``content``, its ``add_special_tokens`` is ``add_special``."""
+
+    model: ModelName | None = Field(default=None, description=_SOLE)
+    content: Text = Field(validation_alias=AliasChoices("content", "prompt"))
     add_special: bool = Field(
-        default=False, description="Add the tokens the model wants around a text."
+        default=False,
+        validation_alias=AliasChoices("add_special", "add_special_tokens"),
+        description="Add the tokens the model wants around a text.",
     )
     parse_special: bool = Field(
         default=True, description="Spellings of control tokens are those tokens, not text."
@@ -40,17 +45,32 @@ class Piece(BaseModel):
 
 class Tokens(BaseModel):
     tokens: list[int] | list[Piece]
+    count: int
 
 
 class DetokenizeRequest(Request):
-    model: ModelName
+    model: ModelName | None = Field(default=None, description=_SOLE)
     tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=_MAX_IDS)]
 
 
 class Spelled(BaseModel):
-    """Control tokens by their spelling. Bytes that are no characters are shown as U+FFFD."""
+    """Control tokens by their spelling. Bytes that are no characters are shown as U+FFFD.
+
+    ``prompt`` is the same, for clients that know vLLM's route.
+    """
 
     content: str
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """Tokens are told by their spelling; null where the model has none."""
+
+    model: str
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
 
 
 class ApplyTemplateRequest(Request):
