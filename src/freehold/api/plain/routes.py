@@ -134,8 +134,9 @@ async def _tokenizer_info(runtime: Runtime, model: str | None) -> TokenizerInfo:
 
 
 async def _local(runtime: Runtime, model: str | None) -> LocalModel:
-    name = model or await asyncio.to_thread(runtime.manager.sole)
-    return await runtime.manager.local(name)
+    if model is None:
+        model = await asyncio.to_thread(runtime.manager.sole)
+    return await runtime.manager.local(model)
 
 
 async def _apply_template(runtime: Runtime, body: ApplyTemplateRequest) -> AppliedTemplate:
