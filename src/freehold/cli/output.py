@@ -61,6 +61,8 @@ def figures(ended: Ended) -> str:
         f"{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out, "
         f"first after {timings.queued + timings.prefill:.2f} s"
     )
+    if usage.reasoning_tokens and ended.first_answer is not None:
+        line += f", the answer after {ended.first_answer:.2f} s"
     speed = tokens_per_second(ended)
     return line if speed is None else f"{line}, then {speed:.1f} tokens/s"
 

@@ -284,6 +284,17 @@ def _choice(number: int, answer: answers.WholeAnswer) -> Choice:
         ),
         finish_reason=_REASONS[answer.ended.reason],
         logprobs=logprobs(answer.logprobs),
+        timings=_timings(answer.ended),
+    )
+
+
+def _timings(ended: answers.Ended) -> schema.ChoiceTimings:
+    measured, first = ended.timings, ended.first_answer
+    return schema.ChoiceTimings(
+        queued=round(measured.queued, 4),
+        prefill=round(measured.prefill, 4),
+        decode=round(measured.decode, 4),
+        first_answer=None if first is None else round(first, 4),
     )
 
 
@@ -322,7 +333,12 @@ class Chunks:
                 return [self._delta(number, Delta(tool_calls=[more]))]
             case answers.Ended(reason, counted):
                 self._counted[number] = counted
-                last = ChunkChoice(index=number, delta=Delta(), finish_reason=_REASONS[reason])
+                last = ChunkChoice(
+                    index=number,
+                    delta=Delta(),
+                    finish_reason=_REASONS[reason],
+                    timings=_timings(part),
+                )
                 return [self._chunk([last])]
 
     def last(self) -> list[str]:

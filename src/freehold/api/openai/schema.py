@@ -261,11 +261,23 @@ class AssistantMessage(BaseModel):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
+class ChoiceTimings(BaseModel):
+    """Not OpenAI's. Seconds: waiting, reading the prompt, writing; and from the request's arrival
+    to the first of the answer proper, after any reasoning (null: none came).
+    """
+
+    queued: float
+    prefill: float
+    decode: float
+    first_answer: float | None
+
+
 class Choice(BaseModel):
     index: int = 0
     message: AssistantMessage
     finish_reason: FinishReason
     logprobs: ChoiceLogprobs | None = None
+    timings: ChoiceTimings
 
 
 class ChatCompletion(BaseModel):
@@ -301,6 +313,7 @@ class ChunkChoice(BaseModel):
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: ChoiceLogprobs | None = None
+    timings: ChoiceTimings | None = Field(default=None, description="With the finish_reason.")
 
 
 class ChatCompletionChunk(BaseModel):

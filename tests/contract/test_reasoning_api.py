@@ -1,0 +1,123 @@
+"""Reasoning through OpenAI's chat completions, over the scripted engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from freehold.domain.chat import GenerateRequest
+from freehold.engines.scripted import Script
+from tests.support.gateway import Gateway, gateway
+from tests.support.tiny_model import write_tiny_llama
+
+pytestmark = pytest.mark.native
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}"
+    "<|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ start }}"
+)
+THINKS = ("<think>", "Hm", "m.\n", "</think>", "\n\n", "Yes", ".")
+
+
+class Scripts:
+    """What the engine says; ``seen`` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.pieces: tuple[str, ...] = THINKS
+        self.seen: list[GenerateRequest] = []
+
+    def __call__(self, request: GenerateRequest | None) -> Script:
+        if request is not None:
+            self.seen.append(request)
+        return Script(pieces=self.pieces)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Scripts:
+    return Scripts()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, scripts: Scripts) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("models")
+    served = tuple(
+        write_tiny_llama(
+            folder / f"{name}.gguf",
+            metadata={"tokenizer.chat_template": TEMPLATE.replace("{{ start }}", start)},
+        )
+        for name, start in {"asks": "", "begins": "<think>\n"}.items()
+    )
+    with gateway(tmp_path_factory.mktemp("home"), served, script=scripts, context=512) as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared: Gateway, scripts: Scripts) -> Gateway:
+    scripts.pieces, scripts.seen = THINKS, []
+    return shared
+
+
+def choice(response: Any) -> Any:
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]
+
+
+def streamed(response: Any) -> tuple[str, str]:
+    reasoning = content = ""
+    for line in response.text.split("\n\n")[:-2]:
+        for one in json.loads(line.removeprefix("data: "))["choices"]:
+            reasoning += one["delta"].get("reasoning_content", "")
+            content += one["delta"].get("content", "")
+    return reasoning, content
+
+
+def prompt_of(shared: Gateway, model: str, **fields: Any) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **fields}
+    prompt: str = shared.client.post("/apply-template", json=body).json()["prompt"]
+    return prompt
+
+
+def test_reasoning_and_answer_are_kept_apart(server: Gateway) -> None:
+    answer = choice(server.chat(model="asks"))
+    assert answer["message"]["reasoning_content"] == "Hmm."
+    assert answer["message"]["content"] == "Yes."
+    assert answer["timings"]["first_answer"] > 0
+    assert streamed(server.chat(model="asks", stream=True)) == ("Hmm.", "Yes.")
+
+
+def test_a_template_that_begins_the_reasoning_itself(server: Gateway, scripts: Scripts) -> None:
+    assert prompt_of(server, "begins").endswith("<think>")
+    scripts.pieces = THINKS[1:]
+    message = choice(server.chat(model="begins"))["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hmm.", "Yes.")
+
+
+def test_a_model_that_never_ends_its_reasoning(server: Gateway, scripts: Scripts) -> None:
+    scripts.pieces = ("Hm", "m.")
+    answer = choice(server.chat(model="begins"))
+    assert (answer["message"]["reasoning_content"], answer["message"]["content"]) == ("Hmm.", "")
+    assert answer["timings"]["first_answer"] is None
+
+
+@pytest.mark.parametrize("model", ["asks", "begins"])
+def test_reasoning_switched_off(server: Gateway, scripts: Scripts, model: str) -> None:
+    prompt = prompt_of(server, model, reasoning_effort="none")
+    assert prompt.rstrip().endswith("</think>")
+    scripts.pieces = ("Yes", ".")
+    message = choice(server.chat(model=model, reasoning_effort="none"))["message"]
+    assert message["content"] == "Yes."
+    assert "reasoning_content" not in message
+
+
+def test_a_model_that_reasons_anyway_is_not_hidden(server: Gateway, scripts: Scripts) -> None:
+    """Promised nothing, shown as it is."""
+    scripts.pieces = ("Yes", " </think> ", "no")
+    assert choice(server.chat(model="asks"))["message"]["content"] == "Yes </think> no"
+
+
+def test_levels_of_effort_are_for_templates_that_know_them(server: Gateway) -> None:
+    response = server.chat(model="asks", reasoning_effort="high")
+    assert response.json()["error"]["param"] == "reasoning_effort"
