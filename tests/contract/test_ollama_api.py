@@ -887,3 +887,25 @@ def test_the_official_client_sees_errors_as_its_own(server: Gateway, scripts: Sc
         assert next(stream).response == "All "
         with pytest.raises(ollama.ResponseError, match="crash"):
             list(stream)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "./tiny.gguf", "~/x.gguf", "https://127.0.0.1:1/x.gguf"]
+)
+def test_paths_and_addresses_are_not_pulled_for_a_client(server: Gateway, name: str) -> None:
+    response = server.client.post("/api/pull", json={"model": name})
+    assert response.status_code == 400
+    assert "/home" not in response.text
+    assert "/root" not in response.text
+
+
+def test_beyond_loopback_models_are_not_managed(tiny: Path) -> None:
+    from freehold.api.guard import MANAGING_PATHS, Rules, judge
+
+    headers = [(b"authorization", b"Bearer secret"), (b"content-type", b"application/json")]
+    for path in MANAGING_PATHS:
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        assert judge(scope, Rules(port=1, api_key="secret")) is None
+        refused = judge(scope, Rules(port=1, api_key="secret", manages=False))
+        assert refused is not None
+        assert refused.status == 403

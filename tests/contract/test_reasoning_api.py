@@ -121,3 +121,28 @@ def test_a_model_that_reasons_anyway_is_not_hidden(server: Gateway, scripts: Scr
 def test_levels_of_effort_are_for_templates_that_know_them(server: Gateway) -> None:
     response = server.chat(model="asks", reasoning_effort="high")
     assert response.json()["error"]["param"] == "reasoning_effort"
+
+
+@pytest.mark.parametrize("depth", [100, 600, 900])
+def test_what_is_nested_deeply_is_refused_and_nothing_dies(server: Gateway, depth: int) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"x": value}
+    function = {"name": "f", "parameters": {"type": "object", "properties": value}}
+    schema = server.chat(model="asks", tools=[{"type": "function", "function": function}])
+    assert schema.status_code == 400
+    call = {"id": "1", "function": {"name": "f", "arguments": json.dumps(value)}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "y"},
+    ]
+    assert server.chat(model="asks", messages=messages).status_code in (200, 400)
+    assert server.chat(model="asks").status_code == 200
+
+
+def test_more_ids_than_the_context_holds_are_counted_not_spelled(server: Gateway) -> None:
+    response = server.client.post(
+        "/v1/completions", json={"model": "asks", "prompt": [5] * 600, "max_tokens": 1}
+    )
+    assert response.json()["error"]["code"] == "context_length_exceeded"

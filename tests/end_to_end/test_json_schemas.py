@@ -54,7 +54,7 @@ def test_two_hundred_schemas(home: Path, weights: Path) -> None:
     for schema, answer in zip(asked, answers, strict=True):
         if isinstance(answer, openai.BadRequestError):
             refused += 1
-            assert answer.param == "response_format", schema
+            assert str(answer.param).startswith("response_format"), schema
             assert len(answer.message) > 30, schema
         elif answer.finish_reason == "stop":
             complete += 1

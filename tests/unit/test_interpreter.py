@@ -19,7 +19,14 @@ from freehold.domain.answers import (
     ToolCallDelta,
     WholeAnswer,
 )
-from freehold.domain.chat import GenerateRequest
+from freehold.domain.chat import (
+    ChatRequest,
+    Conversation,
+    GenerateRequest,
+    ReasoningWish,
+    Tool,
+    ToolChoice,
+)
 from freehold.domain.errors import EngineError, InvalidRequest
 from freehold.domain.events import (
     Alternative,
@@ -34,6 +41,7 @@ from freehold.domain.events import (
 )
 from freehold.domain.sampling import Constraint, Grammar
 from freehold.runtime.answering import Answer, Plan, collect, merged
+from freehold.runtime.chat import told_of
 from freehold.runtime.interpreter import Interpreter
 from freehold.text.answer import AnswerParser, Call, ContentText, Piece, Plain
 from freehold.text.expectation import Expectation
@@ -42,12 +50,12 @@ from freehold.text.reasoning import Marks, ReasoningParser
 THINK = Marks("<think>", "</think>")
 END = 99  # the token of </think>
 TIMINGS = Timings(0.0, 1.0, 2.0)
-PLAIN = Expectation(marks=None, inside=False, form=None, tools=(), constraint=None)
-REASONS = Expectation(marks=THINK, inside=True, form=None, tools=(), constraint=None)
 
 
 class CallsInBraces:
     """Every ``{…}`` is a call of that name."""
+
+    reasoning = False
 
     def __init__(self) -> None:
         self._held = ""
@@ -69,6 +77,26 @@ class CallsInBraces:
         return (ContentText(held),) if held else ()
 
 
+class InBraces:
+    """Its family."""
+
+    name, shown, takes_text = "braces", (), False
+
+    def call_id(self, identity: str) -> str:
+        return identity
+
+    def parser(self, tools: Sequence[Tool]) -> AnswerParser:
+        return CallsInBraces()
+
+    def grammar(self, tools: Sequence[Tool], choice: ToolChoice) -> str:
+        raise NotImplementedError
+
+
+CALLS = Expectation(marks=None, inside=False, form=InBraces(), tools=(), constraint=None)
+PLAIN = Expectation(marks=None, inside=False, form=None, tools=(), constraint=None)
+REASONS = Expectation(marks=THINK, inside=True, form=None, tools=(), constraint=None)
+
+
 def finished(reason: FinishReason = FinishReason.STOP, stop: str | None = None) -> Finished:
     return Finished(reason, Usage(5, 2, 3), TIMINGS, 7, stop)
 
@@ -77,9 +105,7 @@ def interpret(
     events: Sequence[Event], parser: AnswerParser | None = None, *, reasons: bool = False
 ) -> list[Part]:
     """Event number n comes n seconds after the request."""
-    reader = Interpreter(
-        parser or Plain(), reasons=reasons, reasoning_end=END if reasons else None, began=0.0
-    )
+    reader = Interpreter(parser or Plain(), reasoning_end=END if reasons else None, began=0.0)
     return [part for now, event in enumerate(events) for part in reader.read(event, float(now))]
 
 
@@ -221,9 +247,11 @@ CRASH = PromptProcessed(-1, -1)
 
 
 def whole(engine: Engine, plan: Plan, count: int = 1, max_tokens: int = 50) -> list[WholeAnswer]:
+    asked = GenerateRequest("", (1, 2), max_tokens, deadline=9.0)
+
     async def run() -> list[WholeAnswer]:
         answers = tuple(
-            Answer(engine.generate, GenerateRequest(str(n), (1, 2), max_tokens), plan, END)
+            Answer(engine.generate, replace(asked, request_id=str(n)), plan, END)
             for n in range(count)
         )
         async with contextlib.aclosing(merged(answers)) as parts:
@@ -283,6 +311,7 @@ def test_reasoning_is_cut_at_its_budget() -> None:
     first, second = engine.asked
     assert second.prompt == (*first.prompt, 10, 11, 12, 13, 14, END)
     assert second.max_tokens == first.max_tokens - 6
+    assert second.deadline is None
     usage = answer.ended.usage
     assert (usage.prompt_tokens, usage.cached_tokens) == (2, 0)
     assert (usage.completion_tokens, usage.reasoning_tokens) == (8, 6)
@@ -319,3 +348,37 @@ def test_reasoning_that_cannot_be_ended_takes_no_budget() -> None:
     engine = Engine(thinking)
     with pytest.raises(InvalidRequest, match="budget"):
         Answer(engine.generate, GenerateRequest("0", (1,), 9), Plan(REASONS, 0.0, budget=5), None)
+
+
+def test_a_call_that_is_still_coming_is_no_reasoning() -> None:
+    reader = Interpreter(
+        ReasoningParser(THINK, CallsInBraces(), inside=True), reasoning_end=END, began=0.0
+    )
+    reader.read(PromptProcessed(2, 0), 0.0)
+    reader.read(TextDelta("Hm</think>{ad", (1, END, 2)), 1.0)
+    for token in range(3, 40):
+        reader.read(TextDelta("d", (token,)), 2.0)
+    assert (reader.reasoning, reader.reasoning_tokens) == (False, 2)
+
+
+@pytest.mark.parametrize("text", ["{add}{sub} and", "{add}"])
+def test_where_one_call_is_enough_the_answer_ends_with_it(text: str) -> None:
+    """However much of it comes at once."""
+    engine = Engine(lambda _: [PromptProcessed(2, 0), TextDelta(text, (1, 2)), finished()])
+
+    async def run() -> list[Part]:
+        request = GenerateRequest("0", (1, 2), 50)
+        plan = Plan(CALLS, 0.0, parallel_calls=False)
+        return [part async for part in Answer(engine.generate, request, plan, None).parts()]
+
+    _, call, _, last = asyncio.run(run())
+    assert isinstance(call, ToolCallBegun)
+    assert isinstance(last, Ended)
+    assert (call.name, last.reason) == ("add", EndReason.TOOL_CALLS)
+    assert engine.cancelled == 1
+
+
+def test_no_tokens_of_reasoning_are_no_reasoning() -> None:
+    wish = ReasoningWish(enabled=True, budget=0)
+    request = ChatRequest("m", Conversation((), reasoning=wish))
+    assert told_of(request).reasoning == ReasoningWish(enabled=False)

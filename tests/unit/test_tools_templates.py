@@ -1,7 +1,5 @@
 """Calls as official templates write them are read back, and answers are told from them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ TOOLS = (
     Tool("get_weather", "The weather.", _PARAMETERS),
     Tool("get", "Whatever.", _PARAMETERS),
 )
+WITH_TOOLS, WITHOUT = Conversation((), TOOLS), Conversation(())
 CALLS = (
     Call(
         "get_weather",
@@ -239,7 +238,7 @@ class TestHarmony:
 
     @pytest.mark.parametrize("size", [1, 3, 1000])
     def test_an_answer_in_all_channels(self, size: int) -> None:
-        expected = expectation(self.template, self.prompt(), TOOLS, ToolChoice(), None)
+        expected = expectation(self.template, self.prompt(), WITH_TOOLS, ToolChoice(), None)
         parser = expected.parser()
         pieces: list[Piece] = []
         for start in range(0, len(self.ANSWER), size):
@@ -257,7 +256,7 @@ class TestHarmony:
 
     @pytest.mark.parametrize("use", [ToolUse.AUTO, ToolUse.NONE])
     def test_channels_come_without_tools_too(self, use: ToolUse) -> None:
-        expected = expectation(self.template, self.prompt(), (), ToolChoice(use), None)
+        expected = expectation(self.template, self.prompt(), WITHOUT, ToolChoice(use), None)
         parser = expected.parser()
         text = (
             "<|channel|>analysis<|message|>Hm.<|end|>"
@@ -269,20 +268,20 @@ class TestHarmony:
     def test_a_turn_that_goes_on_is_content(self) -> None:
         prompt = self.prompt(Message(Role.ASSISTANT, "On the one"), continues=True)
         assert prompt.endswith("final<|message|>On the one")
-        parser = expectation(self.template, prompt, TOOLS, ToolChoice(), None).parser()
+        parser = expectation(self.template, prompt, WITH_TOOLS, ToolChoice(), None).parser()
         assert (*parser.feed(" hand"), *parser.finish()) == (ContentText(" hand"),)
 
     def test_an_answer_in_a_certain_form_begins_in_its_channel(self) -> None:
         wanted = Constraint(Grammar.JSON_SCHEMA, "{}")
-        made = expectation(self.template, self.prompt(), (), ToolChoice(), wanted).constraint
+        made = expectation(self.template, self.prompt(), WITHOUT, ToolChoice(), wanted).constraint
         assert made is not None
         assert made.after == "<|channel|>final<|message|>"
         begun = self.prompt(Message(Role.ASSISTANT, "{"), continues=True)
-        assert expectation(self.template, begun, (), ToolChoice(), wanted).constraint == wanted
+        assert expectation(self.template, begun, WITHOUT, ToolChoice(), wanted).constraint == wanted
 
     def test_a_call_that_is_demanded_may_be_reasoned_about(self) -> None:
         choice = ToolChoice(ToolUse.REQUIRED)
-        made = expectation(self.template, self.prompt(), TOOLS, choice, None).constraint
+        made = expectation(self.template, self.prompt(), WITH_TOOLS, choice, None).constraint
         assert made is not None
         assert made.after is None
         assert "analysis" in made.text
@@ -293,6 +292,6 @@ class TestHarmony:
         assert opening_of(prompt, HARMONY) is Opening.UNSAID
         prompt += closing_of(prompt, HARMONY)
         assert prompt.endswith("<|start|>assistant<|channel|>analysis<|message|><|end|>")
-        parser = expectation(self.template, prompt, TOOLS, ToolChoice(), None).parser()
+        parser = expectation(self.template, prompt, WITH_TOOLS, ToolChoice(), None).parser()
         text = "<|start|>assistant<|channel|>final<|message|>Yes."
         assert (*parser.feed(text), *parser.finish()) == (ContentText("Yes."),)

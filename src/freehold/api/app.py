@@ -126,7 +126,9 @@ async def _http(request: Request, error: Exception) -> Response:
         405: "This address does not take that method.",
     }
     message = messages.get(error.status_code, str(error.detail))
-    return _respond(path, Problem(error.status_code, "http_error", message))
+    response = _respond(path, Problem(error.status_code, "http_error", message))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _left(_: Request, __: Exception) -> Response:

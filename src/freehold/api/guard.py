@@ -22,16 +22,20 @@ from freehold.weights.addresses import is_loopback
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 PUBLIC_PATHS = frozenset({"/healthz"})
+MANAGING_PATHS = frozenset({"/api/pull", "/api/copy", "/api/delete"})
 
 Refuse = Callable[[Scope, Receive, Send, Problem], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """``api_key`` None: none needed (loopback only)."""
+    """``api_key`` None: none needed (loopback only). ``manages``: models may be fetched, renamed
+    and deleted over HTTP.
+    """
 
     port: int
     api_key: str | None = None
+    manages: bool = True
 
 
 def split_host(value: str) -> tuple[str, str]:
@@ -64,17 +68,25 @@ def judge(scope: Scope, rules: Rules) -> Problem | None:
             )
         if not _same_origin(headers):
             return Problem(403, "forbidden_origin", "Requests from other web pages are refused.")
-    if scope["method"] in ("POST", "PUT", "PATCH"):
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            return Problem(
-                415,
-                "unsupported_media_type",
-                "The body must be sent with `Content-Type: application/json`.",
-            )
-        if _declared_length(headers) > MAX_BODY_BYTES:
-            return too_large()
-    return None
+    if scope["path"] in MANAGING_PATHS and not rules.manages:
+        return Problem(
+            403,
+            "forbidden",
+            "Models are not fetched, renamed or deleted over the network: one key serves "
+            "everybody. Use the command on the machine itself.",
+        )
+    return _judge_body(headers) if scope["method"] in ("POST", "PUT", "PATCH") else None
+
+
+def _judge_body(headers: Headers) -> Problem | None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return Problem(
+            415,
+            "unsupported_media_type",
+            "The body must be sent with `Content-Type: application/json`.",
+        )
+    return too_large() if _declared_length(headers) > MAX_BODY_BYTES else None
 
 
 def too_large() -> Problem:

@@ -93,9 +93,9 @@ async def serve(
     """Serve until SIGINT or SIGTERM. Raises the error of a model that cannot be preloaded."""
     settings = runtime.settings
     address = ServerAddress(os.getpid(), url_of(sock), secrets.token_hex(16))
-    app = build_app(
-        runtime, Rules(port=sock.getsockname()[1], api_key=settings.api_key), address.instance
-    )
+    host, port = sock.getsockname()[:2]
+    rules = Rules(port=port, api_key=settings.api_key, manages=is_loopback(host))
+    app = build_app(runtime, rules, address.instance)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -81,9 +81,11 @@ class Constraint:
     """What the answer must look like: ``text`` is a schema, expression or grammar.
 
     ``after`` None: from the first token. Otherwise the model writes freely until it has
-    written ``after`` (the end of its reasoning), and is constrained from there on.
+    written ``after`` (the end of its reasoning), and is constrained from there on; with ``begin``
+    only if it has begun with that, and else from the first token.
     """
 
     grammar: Grammar
     text: str
     after: str | None = None
+    begin: str | None = None

@@ -27,7 +27,7 @@ from freehold.domain.answers import (
 )
 from freehold.domain.chat import GenerateRequest, ToolCall
 from freehold.domain.errors import EngineError, InvalidRequest
-from freehold.domain.events import Event, Timings, TokenLogprob
+from freehold.domain.events import Event, TokenLogprob
 from freehold.runtime.interpreter import Interpreter
 from freehold.text.expectation import Expectation
 
@@ -68,7 +68,6 @@ class Answer:
         """Run it, once. Closing the iterator early cancels."""
         reader = Interpreter(
             self._plan.expected.parser(),
-            reasons=self._plan.expected.marks is not None,
             reasoning_end=self._reasoning_end,
             began=self._plan.began,
         )
@@ -77,13 +76,10 @@ class Answer:
             following = None
             async with contextlib.aclosing(self._generate(request)) as events:
                 async for event in events:
-                    parts = reader.read(event, time.monotonic())
+                    parts = self._wanted(reader, reader.read(event, time.monotonic()))
                     for part in parts:
                         yield part
                     if parts and isinstance(parts[-1], Ended):
-                        return
-                    if reader.calls and not self._plan.parallel_calls:
-                        yield self._ended_with_a_call(reader)
                         return
                     if self._spent(reader):
                         following = self._cut(reader)
@@ -115,6 +111,7 @@ class Answer:
             prompt=(*self._request.prompt, *reader.tokens),
             max_tokens=self._request.max_tokens - len(reader.tokens),
             constraint=constraint,
+            deadline=None,  # the answer has begun
             prompt_logprobs=None,
         )
 
@@ -123,9 +120,13 @@ class Answer:
         assert marks is not None
         return reader.close_reasoning(marks.end, time.monotonic())
 
-    def _ended_with_a_call(self, reader: Interpreter) -> Ended:
-        spent = time.monotonic() - self._plan.began
-        return reader.ended(EndReason.TOOL_CALLS, Timings(0.0, 0.0, spent), None)
+    def _wanted(self, reader: Interpreter, parts: list[Part]) -> list[Part]:
+        """All of it; or, where one call is enough, up to the end of that."""
+        if self._plan.parallel_calls or not reader.calls:
+            return parts
+        end = next(n for n, part in enumerate(parts, 1) if isinstance(part, ToolCallDelta))
+        timings = reader.measured(time.monotonic())
+        return [*parts[:end], reader.ended(EndReason.TOOL_CALLS, timings, None)]
 
 
 async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part], None]:

@@ -76,11 +76,7 @@ class Chat:
                 require_known(source.template, told, request.tool_choice)
                 prompt = await self._text.render(source, told)
                 expected = expectation(
-                    source.template,
-                    prompt.text,
-                    told.tools,
-                    request.tool_choice,
-                    request.constraint,
+                    source.template, prompt.text, told, request.tool_choice, request.constraint
                 )
                 await self._check(source, expected.constraint, request)
             plan = Plan(
@@ -110,6 +106,8 @@ class Chat:
                 lease = await held.enter_async_context(self._manager.lease(request.model))
                 require_generating(lease.supervisor.capabilities)
                 source = vocabulary_source(lease.model)
+                if not isinstance(request.prompt, str):  # before anybody spells it out
+                    self._room(request, len(request.prompt), lease.supervisor.capabilities.context)
                 prompt = await self._completion_prompt(source, request)
                 if request.constraint is not None:
                     await self._text.check_constraint(source, request.constraint)
@@ -174,11 +172,17 @@ class Chat:
 
 
 def told_of(request: ChatRequest) -> Conversation:
-    """What the model is told of: no tools where none may be called; where one is named, that one
-    alone would hide what the others have said, so all of them."""
+    """What the model is told of: no tools where none may be called.
+
+    Where one is named it hears of all: the others may have been called before. No tokens of
+    reasoning means none of it.
+    """
+    told = request.conversation
     if request.tool_choice.use is ToolUse.NONE:
-        return replace(request.conversation, tools=())
-    return request.conversation
+        told = replace(told, tools=())
+    if told.reasoning.budget == 0:
+        told = replace(told, reasoning=replace(told.reasoning, enabled=False, budget=None))
+    return told
 
 
 def _numbered(request: GenerateRequest, number: int) -> GenerateRequest:

@@ -31,22 +31,26 @@ from freehold.text.answer import AnswerParser, Call, ContentText, Piece, Reasoni
 class Interpreter:
     """Reads one answer. ``reasoning_end`` is the token that ends reasoning, if it is one token.
 
-    ``reasons``: the answer may begin with reasoning. ``began`` is when the request arrived.
+    ``began`` is when the request arrived.
     """
 
-    def __init__(
-        self, parser: AnswerParser, *, reasons: bool, reasoning_end: int | None, began: float
-    ) -> None:
+    def __init__(self, parser: AnswerParser, *, reasoning_end: int | None, began: float) -> None:
         self._parser = parser
         self._reasoning_end = reasoning_end
         self._began = began
         self._begun: Begun | None = None
         self._calls = 0
+        self._cut = False
         self._logprobs: tuple[TokenLogprob, ...] = ()
         self._first_answer: float | None = None
-        self.reasoning = reasons
+        self._first_token: float | None = None
         self.tokens: list[int] = []
         self.reasoning_tokens = 0
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether it is in the middle of its reasoning."""
+        return self._parser.reasoning
 
     @property
     def calls(self) -> int:
@@ -60,19 +64,28 @@ class Interpreter:
                 if self._begun is not None:
                     return []
                 self._begun = Begun(prompt_tokens, cached_tokens, logprobs)
+                self._first_token = now
                 return [self._begun]
             case TextDelta(text, tokens, logprobs):
                 self._logprobs += logprobs
+                before = self._parser.reasoning
                 pieces = self._parser.feed(text)
-                self._count(tokens, pieces)
+                self._count(tokens, pieces, before=before)
                 return self._parts(pieces, now)
             case Finished(reason, _, timings, seed, stop):
+                if self._cut:  # the engine measured the rest alone
+                    timings = self.measured(now)
                 return [*self.rest(now), self.ended(_reason(reason, stop), timings, seed, stop)]
 
     def close_reasoning(self, marks_end: str, now: float) -> list[Part]:
         """The end mark is put in the model's mouth."""
-        self.reasoning = False
+        self._cut = True
         return self._parts(self._parser.feed(marks_end), now)
+
+    def measured(self, now: float) -> Timings:
+        """As seen from here: waiting counts as reading the prompt."""
+        first = self._first_token if self._first_token is not None else now
+        return Timings(0.0, first - self._began, now - first)
 
     def rest(self, now: float) -> list[Part]:
         """What was held back: nothing more comes."""
@@ -102,19 +115,15 @@ class Interpreter:
             first_answer=self._first_answer,
         )
 
-    def _count(self, tokens: tuple[int, ...], pieces: Iterable[Piece]) -> None:
+    def _count(self, tokens: tuple[int, ...], pieces: Iterable[Piece], *, before: bool) -> None:
+        """``before``: these tokens came in the middle of reasoning."""
         self.tokens.extend(tokens)
-        if not self.reasoning:
-            return
-        if self._reasoning_end is not None and self._reasoning_end in tokens:
-            self.reasoning_tokens += tokens.index(self._reasoning_end) + 1
-            self.reasoning = False
-        elif all(isinstance(piece, ReasoningText) for piece in pieces):
+        if self._parser.reasoning:
             self.reasoning_tokens += len(tokens)
-        else:  # there is no such token, or the answer began without reasoning
-            self.reasoning = False
-            if self._reasoning_end is not None:
-                self.reasoning_tokens = 0
+        elif before or any(isinstance(piece, ReasoningText) for piece in pieces):
+            end = self._reasoning_end
+            inside = tokens.index(end) + 1 if end is not None and end in tokens else len(tokens)
+            self.reasoning_tokens += inside
 
     def _parts(self, pieces: Iterable[Piece], now: float) -> list[Part]:
         parts: list[Part] = []

@@ -36,6 +36,11 @@ Piece = ReasoningText | ContentText | Call
 class AnswerParser(Protocol):
     """The text of one answer. ``finish`` once, at the end: nothing is held back after it."""
 
+    @property
+    def reasoning(self) -> bool:
+        """Whether it is in the middle of reasoning."""
+        ...
+
     def feed(self, text: str) -> tuple[Piece, ...]: ...
 
     def finish(self) -> tuple[Piece, ...]: ...
@@ -43,6 +48,8 @@ class AnswerParser(Protocol):
 
 class Plain:
     """A model without any marks: all is content."""
+
+    reasoning = False
 
     def feed(self, text: str) -> tuple[Piece, ...]:
         return (ContentText(text),) if text else ()

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from freehold.domain.errors import FreeholdError, InvalidRequest, TemplateFailed
-from freehold.process.frames import Channel
+from freehold.process.frames import Channel, MessageTooLarge
 from freehold.process.inside import settle_in
 from freehold.text import template
 from freehold.text.constraint import FIELD, ConstraintCompiler
@@ -224,31 +224,37 @@ def _address_space() -> int:
     return pages * resource.getpagesize()
 
 
+def _done(request: FromGateway, opened: Opened) -> Rendered | Detokenized | ConstraintAccepted:
+    match request:
+        case Render():
+            return render(request, opened)
+        case Tokenize():
+            return tokenize(request, opened.vocabulary)
+        case Detokenize():
+            return detokenize(request, opened.vocabulary)
+        case CheckConstraint():
+            return check(request, opened.compiler)
+
+
 def answer(
     request: FromGateway, vocabularies: Vocabularies
 ) -> Rendered | Detokenized | ConstraintAccepted | Failed:
     try:
-        opened = vocabularies.get(request.source)
-        match request:
-            case Render():
-                return render(request, opened)
-            case Tokenize():
-                return tokenize(request, opened.vocabulary)
-            case Detokenize():
-                return detokenize(request, opened.vocabulary)
-            case CheckConstraint():
-                return check(request, opened.compiler)
+        return _done(request, vocabularies.get(request.source))
     except FreeholdError as error:
         # A template may have a say in the message: not a long one, nor half a character.
         message = error.message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
         field = error.field if isinstance(error, InvalidRequest) else None
         return Failed(code=error.code, message=message, hint=error.hint, field=field)
+    except RecursionError:
+        return _refusal("Something in the request is nested too deeply.")
     except MemoryError:
-        return Failed(
-            code=TemplateFailed.code,
-            message="The model's chat template used too much memory.",
-            hint=None,
-        )
+        failed = TemplateFailed("The model's chat template used too much memory.")
+        return Failed(code=failed.code, message=failed.message, hint=None)
+
+
+def _refusal(message: str) -> Failed:
+    return Failed(code=InvalidRequest.code, message=message, hint=None)
 
 
 def main() -> None:
@@ -258,7 +264,10 @@ def main() -> None:
     channel.send(Ready())
     vocabularies = Vocabularies()
     while (request := channel.receive()) is not None:
-        channel.send(answer(request, vocabularies))
+        try:
+            channel.send(answer(request, vocabularies))
+        except MessageTooLarge:
+            channel.send(_refusal("The text is too large to be tokenised."))
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def _prompt(answer: _Answer) -> Prompt:
 
 
 def _digest(source: VocabularySource, constraint: Constraint) -> bytes:
-    parts = (source.digest, constraint.grammar.value, constraint.text, repr(constraint.after))
+    parts = (source.digest, constraint.grammar.value, constraint.text, repr(constraint))
     whole = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()
 

@@ -94,7 +94,8 @@ class ConstraintCompiler:
         follower = _Follower(self._tokens, constraint.grammar, source)
         if marker is None:
             return Matcher(follower)
-        return Matcher(follower, _FreePart(self._tokens, marker, follower))
+        begin = self._tokens.spelled(constraint.begin) if constraint.begin else None
+        return Matcher(follower, _FreePart(self._tokens, marker, follower), begin)
 
 
 class Matcher:
@@ -105,11 +106,16 @@ class Matcher:
     cut off for length. And a token that writes the end of the marker and more is
     allowed only if what is more begins the grammar, or would without the whitespace in
     front of it, which then counts for nothing.
+
+    With ``begin`` the first token decides: the free part comes only if it is that one.
     """
 
-    def __init__(self, follower: _Follower, free: _FreePart | None = None) -> None:
+    def __init__(
+        self, follower: _Follower, free: _FreePart | None = None, begin: int | None = None
+    ) -> None:
         self._follower = follower
         self._free = free
+        self._begin = begin
 
     def mask(self) -> Mask:
         """Bit i of the words says whether token i may come next; valid until the next call.
@@ -118,13 +124,22 @@ class Matcher:
         must come next is allowed in the model's own tokens only, not spelled in others.
         Raises `InvalidRequest` when the grammar has become too complex to follow.
         """
-        return self._free.mask() if self._free is not None else self._follower.mask()
+        if self._free is None:
+            return self._follower.mask()
+        if self._begin is None:
+            return self._free.mask()
+        mask = self._follower.mask().copy()
+        mask[self._begin // 32] |= np.uint32(1 << self._begin % 32)
+        return mask
 
     def accept(self, token: int) -> None:
         """Go on by one token.
 
         Raises `ValueError` if it does not fit, `InvalidRequest` like `mask`.
         """
+        if self._begin not in (None, token):
+            self._free = None
+        self._begin = None
         if self._free is None:
             self._follower.accept(token)
             return
@@ -181,6 +196,12 @@ class _Tokens:
             raise InvalidRequest(
                 f"Answers of this model cannot be constrained: {_reason(str(error))}.", field=FIELD
             ) from error
+
+    def spelled(self, text: str) -> int | None:
+        """The one token that is spelled so, if there is one."""
+        whole = text.encode()
+        fitting = (token for token in self.beginning_with(whole) if self.pieces[token] == whole)
+        return next(fitting, None)
 
     def words(self, tokens: Iterable[int]) -> Mask:
         """A mask with the bits of these tokens."""

@@ -21,6 +21,7 @@ from freehold.text.reasoning import (
 )
 from freehold.text.tools.families import format_of
 from freehold.text.tools.format import ToolFormat
+from freehold.text.tools.grammar import calls_or_json
 from freehold.text.tools.harmony import Harmony
 
 
@@ -65,25 +66,43 @@ def require_known(template: str, conversation: Conversation, choice: ToolChoice)
         raise InvalidRequest(f"There is no tool {choice.name!r}.", field="tool_choice")
 
 
+def _calls_or_answer(
+    form: ToolFormat, tools: tuple[Tool, ...], choice: ToolChoice, answer: Constraint
+) -> Constraint:
+    """An answer of a certain form from a model that may call tools instead."""
+    if answer.grammar is not Grammar.JSON_SCHEMA or isinstance(form, Harmony):
+        raise InvalidRequest(
+            "An answer of this form cannot be combined with tools; only a JSON schema can, and "
+            "not with every model.",
+            field="response_format",
+        )
+    return Constraint(Grammar.LARK, calls_or_json(form.grammar(tools, choice), answer.text))
+
+
 def expectation(
     template: str,
     prompt: str,
-    tools: tuple[Tool, ...],
+    conversation: Conversation,
     choice: ToolChoice,
     constraint: Constraint | None,
 ) -> Expectation:
-    """What comes after a rendered ``prompt``.
+    """What comes after the rendered ``prompt`` of a conversation.
 
     Raises `InvalidRequest` where a call and an answer in a certain form are both demanded.
     """
     marks = marks_of(template)
     opening = opening_of(prompt, marks) if marks is not None else Opening.DONE
+    if conversation.continues and opening is Opening.UNSAID:
+        opening = Opening.DONE  # the answer has begun already
+    tools = conversation.tools
     calls = bool(tools) and choice.use is not ToolUse.NONE
     form = format_of(template)
     channels = isinstance(form, Harmony)  # its marks come with or without calls
     if not calls and not channels:
         form = None
-    after = before_answer(prompt, marks) if marks is not None else None
+    after = None
+    if marks is not None and (channels or opening is not Opening.DONE):
+        after = before_answer(prompt, marks)
     if calls and choice.use is ToolUse.REQUIRED and form is not None:
         if constraint is not None:
             raise InvalidRequest(
@@ -92,8 +111,13 @@ def expectation(
             )
         constraint = Constraint(Grammar.LARK, form.grammar(tools, choice))
         after = None if channels else after  # its grammar begins with the reasoning
+    elif calls and constraint is not None and form is not None:
+        constraint = _calls_or_answer(form, tools, choice, constraint)
     if constraint is not None and after is not None:
-        constraint = replace(constraint, after=after)
+        assert marks is not None
+        # Who may leave its reasoning out is constrained at once when it does.
+        begin = marks.begin if opening is Opening.UNSAID and not channels else None
+        constraint = replace(constraint, after=after, begin=begin)
     return Expectation(
         marks=marks if opening is not Opening.DONE else None,
         inside=opening is Opening.INSIDE,

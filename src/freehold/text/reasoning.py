@@ -108,7 +108,7 @@ class ReasoningParser:
 
     @property
     def reasoning(self) -> bool:
-        """Whether the next word is reasoning, as far as is known."""
+        """Whether it is in the middle of reasoning."""
         return self._state is _State.INSIDE
 
     def feed(self, text: str) -> tuple[Piece, ...]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from freehold.api.bounds import JsonObject
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 _MAX_MESSAGES = 4096
@@ -96,7 +97,7 @@ class ToolUseInput(_Request):
     type: Literal["tool_use"]
     id: _CallId
     name: _Name
-    input: dict[str, Any]
+    input: JsonObject
     cache_control: _CacheControl = None
     caller: DirectCaller | None = Field(default=None, description=_WITHOUT_EFFECT)
     toolset_name: None = None
@@ -172,7 +173,7 @@ class ToolInput(_Request):
     type: Annotated[Literal["custom"] | None, BeforeValidator(_callers_own)] = None
     name: _Name
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: JsonObject
     strict: bool | None = None
     cache_control: _CacheControl = None
     eager_input_streaming: bool | None = Field(default=None, description=_WITHOUT_EFFECT)
@@ -230,7 +231,7 @@ ThinkingChoice = Annotated[
 
 class OutputSchema(_Request):
     type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: JsonObject = Field(alias="schema")
 
 
 class OutputConfig(_Request):

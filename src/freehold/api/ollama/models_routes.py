@@ -51,7 +51,7 @@ from freehold.runtime.wiring import Runtime
 from freehold.weights import housekeeping
 from freehold.weights.gguf import read_split
 from freehold.weights.library import Library, LocalModel, parts_beside
-from freehold.weights.reference import NameReference, PathReference, parse
+from freehold.weights.reference import NameReference, PathReference, UrlReference, parse
 from freehold.weights.registry import Manifest
 
 router = APIRouter()
@@ -236,6 +236,12 @@ async def pull(body: PullRequest, request: Request) -> Response:
     """
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
+    if isinstance(parse(name), PathReference | UrlReference):
+        raise InvalidRequest(
+            "Only models of the catalogue and of the hub are pulled over HTTP.",
+            field="model",
+            hint="Use `freehold pull` on the machine itself.",
+        )
     async with contextlib.AsyncExitStack() as stack:
         lines = await stack.enter_async_context(
             contextlib.aclosing(pull_lines(runtime.library, name))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
+from freehold.api.bounds import JsonObject
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 _MAX_MESSAGES = 1024
@@ -128,7 +129,7 @@ def _checked_format(value: Any) -> Any:
 
 KeepAlive = Annotated[int | float | str, BeforeValidator(_checked_duration)]
 Think = Annotated[bool | Literal["low", "medium", "high"], BeforeValidator(_checked_think)]
-Format = Annotated[Literal["", "json"] | dict[str, Any], BeforeValidator(_checked_format)]
+Format = Annotated[Literal["", "json"] | JsonObject, BeforeValidator(_checked_format)]
 _Images = Annotated[list[str], Field(max_length=_MAX_IMAGES)]
 
 
@@ -184,7 +185,7 @@ class UserTurn(Request):
 
 class CalledFunction(Request):
     name: _Name
-    arguments: dict[str, Any] = {}
+    arguments: JsonObject = {}
     index: int | None = Field(default=None, description=_WITHOUT_EFFECT)
 
 
@@ -221,7 +222,7 @@ Turn = Annotated[SystemTurn | UserTurn | AssistantTurn | ToolTurn, Field(discrim
 class FunctionDefinition(Request):
     name: _Name
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
 
 
 class FunctionTool(Request):

@@ -5,10 +5,9 @@ Fields that ask nothing of a local server are accepted without effect: they are 
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
@@ -32,21 +31,11 @@ def mode_as_object(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-def writable(value: T) -> T:
-    """What is told again has to be writable: JSON can spell half a character, UTF-8 cannot."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        raise ValueError("it has half a character in it, or is nested too deeply") from None
-    return value
-
-
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
-JsonObject = Annotated[dict[str, Any], AfterValidator(writable)]
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]
 ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
 SchemaName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator
 
+from freehold.api.bounds import writable
 from freehold.api.openai.common import (
     MAX_ANSWERS,
     MAX_CHARACTERS,
@@ -18,7 +19,6 @@ from freehold.api.openai.common import (
     SamplingFields,
     StreamOptions,
     Text,
-    writable,
 )
 from freehold.api.openai.schema import Usage
 

@@ -40,6 +40,7 @@ from freehold.domain.sampling import Constraint
 _OWN_WORDS = {
     "messages": "input",
     "response_format": "text.format",
+    "reasoning": "reasoning_budget",
     "reasoning_effort": "reasoning.effort",
     "logprobs": "include",
 }

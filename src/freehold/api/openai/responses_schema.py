@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from freehold.api.bounds import JsonObject, writable
 from freehold.api.openai.common import (
     MAX_MESSAGES,
     MAX_TOKENS,
@@ -20,7 +21,6 @@ from freehold.api.openai.common import (
     CallId,
     Effort,
     FieldsWithoutEffect,
-    JsonObject,
     JsonObjectFormat,
     ModelName,
     Request,
@@ -31,7 +31,6 @@ from freehold.api.openai.common import (
     ToolMode,
     ToolName,
     mode_as_object,
-    writable,
 )
 from freehold.api.openai.schema import TokenLogprob
 

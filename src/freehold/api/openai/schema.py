@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from freehold.api.bounds import JsonObject
 from freehold.api.openai.common import (
     MAX_ANSWERS,
     MAX_MESSAGES,
@@ -115,7 +116,7 @@ class FunctionDefinition(Request):
 
     name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -147,7 +148,7 @@ class NamedSchema(Request):
     """``strict`` makes no difference here: the schema is always kept to."""
 
     name: SchemaName
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: JsonObject = Field(alias="schema")
     description: str | None = Field(default=None, description=WITHOUT_EFFECT)
     strict: bool | None = None
 

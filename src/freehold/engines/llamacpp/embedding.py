@@ -221,11 +221,21 @@ class Embedder:
 
     def _tell(self, vectors: list[Vector]) -> None:
         found: dict[str, list[bytes]] = {}
+        spoilt: dict[str, EngineError] = {}
         for text, vector in zip(self._group, vectors, strict=True):
-            found.setdefault(text.job.request.request_id, []).append(_normalised(vector))
+            request_id = text.job.request.request_id
+            try:
+                found.setdefault(request_id, []).append(_normalised(vector))
+            except EngineError as error:
+                spoilt[request_id] = error
         self._group = []
         for request_id, those in found.items():
-            self._outbox.answer(Embedded(request_id=request_id, vectors=tuple(those)))
+            if request_id not in spoilt:
+                self._outbox.answer(Embedded(request_id=request_id, vectors=tuple(those)))
+        for request_id, reason in spoilt.items():
+            log.error("%s", reason)
+            self.cancel(request_id)
+            self._fail(request_id, failure_of(reason))
 
     def _drop(self, texts: list[_Text]) -> None:
         if not texts:

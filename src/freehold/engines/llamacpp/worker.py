@@ -41,12 +41,15 @@ def receive_into(channel: Channel[FromGateway], inbox: Inbox) -> None:
 
 
 def send_from(channel: Channel[FromGateway], outbox: Outbox) -> None:
-    """The sender thread."""
+    """The sender thread. A worker that cannot speak is no use: it ends, and is replaced."""
     try:
         while (step := outbox.take()) is not None:
             channel.send(step)
     except OSError:
         leave_now(0)
+    except WireError:
+        log.exception("a message could not be sent")
+        leave_now(1)
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,29 @@ def one_of_each(rule: str, bodies: Sequence[str], tools: Sequence[Tool]) -> Iter
         yield f"args_{number}: %json {_parameters(tool)}"
 
 
+def calls_or_json(calls: str, schema: str) -> str:
+    """A grammar of the calls that the grammar ``calls`` describes, or of JSON by ``schema``."""
+    parsed: Any = json.loads(schema)
+    if parsed is True:
+        parsed = {}
+    if not isinstance(parsed, dict) or _OPTIONS_KEY in parsed:
+        raise InvalidRequest("This JSON schema cannot be used with tools.", field="response_format")
+    renamed = re.sub("^start:", "calls:", calls, count=1, flags=re.MULTILINE)
+    return f"start: calls | answer\nanswer: %json {_with_options(parsed)}\n{renamed}"
+
+
+# Options of llguidance's in a schema, which could switch checks off.
+_OPTIONS_KEY: Final = "x-guidance"
+
+
+def _with_options(schema: Mapping[str, Any]) -> str:
+    """With our rules for whitespace."""
+    options = {"whitespace_pattern": WHITESPACE, "lenient": False}
+    return json.dumps({**schema, _OPTIONS_KEY: options}, ensure_ascii=False)
+
+
 def _parameters(tool: Tool) -> str:
-    """The schema of a tool's arguments, with our rules for whitespace."""
+    """The schema of a tool's arguments."""
     try:
         schema: Any = json.loads(tool.parameters)
     except (ValueError, RecursionError):
@@ -79,10 +100,9 @@ def _parameters(tool: Tool) -> str:
         schema = {}
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise _unusable(tool, "must be the schema of an object")
-    if "x-guidance" in schema:  # options that could switch checks off
-        raise _unusable(tool, "have an unsupported keyword: x-guidance")
-    options = {"whitespace_pattern": WHITESPACE, "lenient": False}
-    return json.dumps({**schema, "type": "object", "x-guidance": options}, ensure_ascii=False)
+    if _OPTIONS_KEY in schema:
+        raise _unusable(tool, f"have an unsupported keyword: {_OPTIONS_KEY}")
+    return _with_options({**schema, "type": "object"})
 
 
 def _unusable(tool: Tool, reason: str) -> InvalidRequest:

@@ -96,7 +96,9 @@ def members(text: str) -> dict[str, tuple[Any, str]]:
 
 def _value(text: str, at: int) -> tuple[Any, int]:
     try:
-        return _DECODER.raw_decode(text, at)
+        found = _DECODER.raw_decode(text, at)
+        json.dumps(found[0], ensure_ascii=False).encode()  # JSON can spell half a character
+        return found
     except (ValueError, RecursionError):  # no JSON, a number of 5,000 digits, or nested too deeply
         raise Mismatch from None
 

@@ -88,6 +88,8 @@ class CallParser:
     at a mark. Whitespace in front of a call, and after the last one, is no part of the content.
     """
 
+    reasoning = False
+
     def __init__(
         self, read: Callable[[Cursor], Reading], marks: Sequence[str], first: Sequence[str] = ()
     ) -> None:
