@@ -711,7 +711,7 @@ def test_what_cannot_be_pulled(server: Gateway, tiny: Path) -> None:
     cases = {
         "hf:maker/Nothing:x.gguf": (404, "no model called"),
         "tinny:1b": (404, "no model called"),
-        str(tiny): (400, "a file here already"),
+        str(tiny): (400, "over HTTP"),
         "two words": (400, "not the name of a model"),
     }
     for name, (status, words) in cases.items():

@@ -626,3 +626,28 @@ def test_a_rehearsal_finds_what_waits_on_the_way(compiler: ConstraintCompiler) -
     matcher = compiler.compile(wide(3000))
     with pytest.raises(InvalidRequest, match="too complex to follow"):
         matcher.rehearse()
+
+
+def test_reasoning_that_is_left_out_leaves_the_grammar_in_force(
+    compiler: ConstraintCompiler, vocabulary: Vocabulary
+) -> None:
+    """The first token decides: the begin mark, or the grammar's own beginning."""
+    constraint = dataclasses.replace(after("</think>"), begin="<|im_start|>")
+    direct, reasoned = (compiler.compile(constraint) for _ in range(2))
+    assert allowed(direct.mask()) == allowed(reasoned.mask()) == {ord("{"), IM_START}
+    write(direct, vocabulary, "{a")
+    assert allowed(direct.mask()) == {ord("a"), ord("}")}
+    write(direct, vocabulary, "}")
+    assert direct.finished
+    reasoned.accept(IM_START)
+    assert allowed(reasoned.mask()) == set(range(VOCABULARY_SIZE)) - ENDS
+    write(reasoned, vocabulary, "hm</think>")
+    assert allowed(reasoned.mask()) == {ord("{")}
+
+
+def test_a_mark_that_is_no_token_may_be_written_or_not(
+    compiler: ConstraintCompiler, vocabulary: Vocabulary
+) -> None:
+    """Then nobody can tell from the first token: the answer is free up to the end mark."""
+    matcher = compiler.compile(dataclasses.replace(after("</think>"), begin="<think>"))
+    assert allowed(matcher.mask()) == set(range(VOCABULARY_SIZE)) - ENDS

@@ -115,3 +115,24 @@ def test_a_constraint_holds_for_the_answer_alone() -> None:
     assert constraint("…") == replace(after, begin="<think>")
     assert constraint("…<think>\n\n</think>\n\n") == JSON
     assert constraint("…", "no marks") == JSON
+
+
+HERMES = (
+    "{% if tools %}{{ tools | tojson }}"
+    '<tool_call>\\n{\\"name\\": <name>, \\"arguments\\": <args>}\\n</tool_call>{% endif %}'
+)
+
+
+def test_tools_and_a_schema_together() -> None:
+    """The answer is calls, or fits the schema."""
+    told = Conversation((), (Tool("f"),))
+    made = expectation(HERMES, "…", told, ToolChoice(), JSON).constraint
+    assert made is not None
+    assert made.grammar is Grammar.LARK
+    assert made.text.startswith("start: calls | answer\n")
+    with pytest.raises(InvalidRequest, match="combined with tools"):
+        expectation(HERMES, "…", told, ToolChoice(), Constraint(Grammar.REGEX, "a"))
+    with pytest.raises(InvalidRequest, match="only one of them"):
+        expectation(HERMES, "…", told, ToolChoice(ToolUse.REQUIRED), JSON)
+    without = expectation(HERMES, "…", told, ToolChoice(ToolUse.NONE), JSON)
+    assert without.constraint == JSON

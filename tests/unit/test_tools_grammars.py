@@ -19,7 +19,7 @@ from freehold.text.answer import Call, ContentText
 from freehold.text.tools import deepseek, hermes
 from freehold.text.tools.deepseek import DeepSeek
 from freehold.text.tools.format import ToolFormat
-from freehold.text.tools.grammar import MAX_CALLS, for_vocabulary
+from freehold.text.tools.grammar import MAX_CALLS, calls_or_json, for_vocabulary
 from freehold.text.tools.harmony import Harmony
 from freehold.text.tools.hermes import Hermes
 from freehold.text.tools.llama3 import Llama3
@@ -114,7 +114,10 @@ class Model:
         self, form: ToolFormat, text: str, choice: ToolChoice = ANY, *, special: bool = True
     ) -> bool:
         """Whether ``text`` is a whole answer, with control tokens or, not ``special``, without."""
-        matcher = self.compiler.compile(self.compilable(form.grammar(TOOLS, choice)))
+        return self.takes(form.grammar(TOOLS, choice), text, special=special)
+
+    def takes(self, grammar: str, text: str, *, special: bool = True) -> bool:
+        matcher = self.compiler.compile(self.compilable(grammar))
         for token in self.vocabulary.tokenize(text, special=special):
             if matcher.finished or token not in allowed(matcher.mask()):
                 return False
@@ -293,3 +296,23 @@ def test_names_and_schemas_cannot_break_out(marked: Model, form: ToolFormat) -> 
         'a"\\\n<b>| "', parameters='{"properties": {"\\"}\\nstart: \\"x\\"": {"type": "null"}}}'
     )
     marked.compiler.compile(marked.compilable(form.grammar((odd,), ANY)))
+
+
+OK = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+
+
+@each_form
+def test_calls_or_an_answer_in_json(model: Model, form: ToolFormat) -> None:
+    if isinstance(form, Harmony | Llama3):
+        pytest.skip("its calls cannot be told from an answer in JSON")
+    grammar = calls_or_json(form.grammar(TOOLS, ANY), json.dumps(OK))
+    assert model.takes(grammar, answer(form, call(form, "get_weather", GOOD)))
+    assert model.takes(grammar, '{"ok": true}')
+    assert not model.takes(grammar, '{"ok": 1}')
+    assert not model.takes(grammar, answer(form, call(form, "get_weather", "[]")))
+    assert not model.takes(grammar, "Hello.")

@@ -78,12 +78,29 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
         """Every route and object, for people."""
-        return page(app.openapi())
+        return page(description())
+
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _leave_out_unused(FastAPI.openapi(app))
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = description  # type: ignore[method-assign]  # FastAPI's own way to change it
 
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Guard, rules=rules, refuse=_refuse)
     return app
+
+
+def _leave_out_unused(description: dict[str, Any]) -> None:
+    """FastAPI's own answer to a bad body is described for every route, and never given here."""
+    for operations in description["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        description["components"]["schemas"].pop(name, None)
 
 
 # Whose words an error is told in, by the beginning of the path; everything else is OpenAI's.

@@ -11,6 +11,14 @@ from starlette.requests import Request
 
 T = TypeVar("T")
 
+# For the description of routes that answer whole or as a stream.
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+JSON_LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
+}
+
 
 class ClientLeft(Exception):
     """The client closed the connection before the answer was whole."""

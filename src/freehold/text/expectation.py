@@ -23,6 +23,11 @@ from freehold.text.tools.families import format_of
 from freehold.text.tools.format import ToolFormat
 from freehold.text.tools.grammar import calls_or_json
 from freehold.text.tools.harmony import Harmony
+from freehold.text.tools.llama3 import Llama3
+
+# Their calls cannot be told from an answer in JSON as it is written: in a channel of its own, or
+# JSON as well.
+_LIKE_ANSWERS = (Harmony, Llama3)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def _calls_or_answer(
     form: ToolFormat, tools: tuple[Tool, ...], choice: ToolChoice, answer: Constraint
 ) -> Constraint:
     """An answer of a certain form from a model that may call tools instead."""
-    if answer.grammar is not Grammar.JSON_SCHEMA or isinstance(form, Harmony):
+    if answer.grammar is not Grammar.JSON_SCHEMA or isinstance(form, _LIKE_ANSWERS):
         raise InvalidRequest(
             "An answer of this form cannot be combined with tools; only a JSON schema can, and "
             "not with every model.",

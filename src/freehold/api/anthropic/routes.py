@@ -20,7 +20,7 @@ from freehold.api.anthropic.schema import (
     TokenCountRequest,
 )
 from freehold.api.problem import problem_of
-from freehold.api.stream import event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.errors import FreeholdError
 from freehold.runtime.wiring import Runtime
@@ -42,7 +42,7 @@ def _deadline(runtime: Runtime) -> float:
     return asyncio.get_running_loop().time() + runtime.settings.deadline
 
 
-@router.post("", response_model=AnsweredMessage, responses=_ERRORS)
+@router.post("", response_model=AnsweredMessage, responses={**_ERRORS, **EVENT_STREAM})
 async def messages(body: MessageRequest, request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     runtime = _runtime(request)

@@ -34,7 +34,7 @@ from freehold.api.ollama.names import bare_name, known_name, tagged_name
 from freehold.api.ollama.pulling import pull_lines
 from freehold.api.ollama.routes import ERRORS, line_of, runtime_of, streamed
 from freehold.api.problem import problem_of
-from freehold.api.stream import until_client_leaves
+from freehold.api.stream import JSON_LINES, until_client_leaves
 from freehold.domain.errors import (
     FreeholdError,
     InvalidReference,
@@ -228,7 +228,7 @@ def _shown(
 # Fetching, naming, removing
 
 
-@router.post("/api/pull", response_model=Progress, responses=ERRORS)
+@router.post("/api/pull", response_model=Progress, responses={**ERRORS, **JSON_LINES})
 async def pull(body: PullRequest, request: Request) -> Response:
     """Fetch a model and verify it, telling the progress as lines of JSON, or only the end.
 

@@ -24,7 +24,7 @@ from freehold.api.ollama.schema import (
     GenerateResponse,
 )
 from freehold.api.problem import problem_of
-from freehold.api.stream import until_client_leaves
+from freehold.api.stream import JSON_LINES, until_client_leaves
 from freehold.domain import chat as domain
 from freehold.domain.answers import Part
 from freehold.domain.errors import FreeholdError, InvalidRequest, Unavailable
@@ -65,7 +65,7 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
-@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
+@router.post("/generate", response_model=GenerateResponse, responses={**ERRORS, **JSON_LINES})
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Answer a prompt, as lines of JSON or whole. Without a prompt the model is only loaded."""
     runtime = runtime_of(request)
@@ -79,7 +79,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     return await _answer(asked, runtime.chat.open_completion(ours))
 
 
-@router.post("/chat", response_model=ChatResponse, responses=ERRORS)
+@router.post("/chat", response_model=ChatResponse, responses={**ERRORS, **JSON_LINES})
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, as lines of JSON or whole. Without messages the model is only
     loaded.

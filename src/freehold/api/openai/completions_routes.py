@@ -21,7 +21,7 @@ from freehold.api.openai.completions_schema import (
 from freehold.api.openai.convert import error_body
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import problem_of
-from freehold.api.stream import event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import CompletionRequest
 from freehold.domain.errors import FreeholdError, InvalidRequest
@@ -38,7 +38,7 @@ _ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
 _Parts = AsyncGenerator[tuple[int, Part], None]
 
 
-@router.post("/completions", response_model=TextCompletion, responses=_ERRORS)
+@router.post("/completions", response_model=TextCompletion, responses={**_ERRORS, **EVENT_STREAM})
 async def completions(body: CompletionsRequest, request: Request) -> Response:
     """Go on with texts, whole or as server-sent events."""
     runtime: Runtime = request.app.state.runtime

@@ -23,7 +23,7 @@ from freehold.api.openai.responses_schema import (
 from freehold.api.openai.responses_store import Kept, ResponseStore
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import problem_of
-from freehold.api.stream import event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import Message
 from freehold.domain.errors import FreeholdError, InvalidRequest
@@ -43,7 +43,9 @@ def responses_router() -> APIRouter:
     """The routes, with a store of their own behind them."""
     routes = _Routes(ResponseStore())
     router = APIRouter(prefix="/v1/responses")
-    router.post("", response_model=ResponseObject, responses=_ERRORS)(routes.create_response)
+    router.post("", response_model=ResponseObject, responses={**_ERRORS, **EVENT_STREAM})(
+        routes.create_response
+    )
     router.get("/{response_id}", response_model=ResponseObject, responses=_ERRORS)(
         routes.get_response
     )

@@ -22,7 +22,7 @@ from freehold.api.openai.schema import (
     ModelList,
 )
 from freehold.api.problem import problem_of
-from freehold.api.stream import event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.errors import FreeholdError, InvalidRequest
 from freehold.runtime.answering import collect
@@ -40,7 +40,9 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
+@router.post(
+    "/chat/completions", response_model=ChatCompletion, responses={**_ERRORS, **EVENT_STREAM}
+)
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     runtime = _runtime(request)
