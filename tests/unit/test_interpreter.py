@@ -292,6 +292,35 @@ def test_when_one_of_several_fails_all_end() -> None:
     assert engine.cancelled == 2
 
 
+def test_a_slow_reader_holds_several_answers_back() -> None:
+    pulled = 0
+
+    def script(_: GenerateRequest) -> Sequence[Event]:
+        return [PromptProcessed(2, 0), *(TextDelta("x", (1,)) for _ in range(500)), finished()]
+
+    class Counting(Engine):
+        async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+            nonlocal pulled
+            async with contextlib.aclosing(super().generate(request)) as events:
+                async for event in events:
+                    pulled += 1
+                    yield event
+
+    async def run() -> None:
+        engine = Counting(script)
+        answers = tuple(
+            Answer(engine.generate, GenerateRequest(str(n), (1, 2), 600), Plan(PLAIN, 0.0), None)
+            for n in range(3)
+        )
+        async with contextlib.aclosing(merged(answers)) as parts:
+            await anext(parts)
+            for _ in range(200):
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert pulled < 30
+
+
 def test_an_engine_that_just_stops_is_an_error() -> None:
     with pytest.raises(EngineError, match="without finishing"):
         whole(Engine(lambda _: [PromptProcessed(2, 0)]), Plan(PLAIN, 0.0))

@@ -139,24 +139,31 @@ async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part]
             async for part in parts:
                 yield 0, part
         return
-    queue: asyncio.Queue[tuple[int, Part] | None] = asyncio.Queue()
+    # Short: a reader who is slow holds the answers back, and the engine merges what they say.
+    queue: asyncio.Queue[tuple[int, Part] | None] = asyncio.Queue(maxsize=2 * len(answers))
 
     async def follow(number: int, answer: Answer) -> None:
         async with contextlib.aclosing(answer.parts()) as parts:
             async for part in parts:
-                queue.put_nowait((number, part))
+                await queue.put((number, part))
 
     tasks = [asyncio.create_task(follow(*pair)) for pair in enumerate(answers)]
-    everything = asyncio.gather(*tasks)
-    everything.add_done_callback(lambda _: queue.put_nowait(None))
+
+    async def end() -> None:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        await queue.put(None)
+
+    ending = asyncio.create_task(end())
     try:
         while (item := await queue.get()) is not None:
             yield item
-        await everything  # raises what one of them raised
-    finally:
         for task in tasks:
+            if task.done():
+                task.result()  # raises what it raised
+    finally:
+        for task in (ending, *tasks):
             task.cancel()
-        await asyncio.gather(everything, *tasks, return_exceptions=True)
+        await asyncio.gather(ending, *tasks, return_exceptions=True)
 
 
 class Collector:
