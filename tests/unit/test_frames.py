@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.domain.chat import AdapterUse, GenerateRequest, Role
+from freehold.domain.chat import (
+    AdapterUse,
+    Conversation,
+    EmbedRequest,
+    GenerateRequest,
+    ReasoningWish,
+    Role,
+    Tool,
+    ToolCall,
+)
 from freehold.domain.chat import Message as ChatMessage
 from freehold.domain.events import Finished, FinishReason, PromptProcessed, Timings, Usage
 from freehold.domain.sampling import Sampling
@@ -91,19 +100,58 @@ configs = st.builds(
     numbers,
     st.sampled_from(Kernels),
 )
-conversations = st.lists(st.builds(ChatMessage, st.sampled_from(Role), words), max_size=4).map(
-    tuple
+calls = st.lists(st.builds(ToolCall, words, words, words), max_size=2).map(tuple)
+turns = st.builds(
+    ChatMessage,
+    st.sampled_from(Role),
+    words,
+    st.none() | words,
+    calls,
+    st.none() | words,
+    st.none() | words,
 )
+conversations = st.builds(
+    Conversation,
+    st.lists(turns, max_size=4).map(tuple),
+    st.lists(st.builds(Tool, words, words, words), max_size=2).map(tuple),
+    st.builds(ReasoningWish, st.none() | st.booleans(), st.none() | words, st.none() | numbers),
+    st.booleans(),
+)
+vectors = st.lists(st.binary(max_size=16), max_size=3)
+embeddings = st.builds(EmbedRequest, words, st.lists(token_ids, max_size=3).map(tuple))
 
 PROTOCOLS = [
     (text.FromGateway, st.builds(text.Render, sources, conversations)),
-    (text.FromGateway, st.builds(text.Tokenize, sources, words)),
+    (
+        text.FromGateway,
+        st.builds(
+            text.Tokenize,
+            source=sources,
+            text=words,
+            special=st.booleans(),
+            suffix=st.none() | words,
+        ),
+    ),
+    (text.FromGateway, st.builds(text.Detokenize, sources, token_ids)),
     (text.FromChild, st.builds(text.Ready)),
-    (text.FromChild, st.builds(text.Rendered, words, st.lists(numbers, max_size=30))),
+    (
+        text.FromChild,
+        st.builds(
+            text.Rendered, words, st.lists(numbers, max_size=30), token_ids, st.none() | numbers
+        ),
+    ),
+    (text.FromChild, st.builds(text.Detokenized, vectors)),
     (text.FromChild, st.builds(text.Failed, words, words, st.none() | words)),
     (worker.FromGateway, st.builds(worker.Load, configs)),
     (worker.FromGateway, st.builds(worker.Generate, requests)),
     (worker.FromGateway, st.builds(worker.Cancel, words)),
+    (worker.FromGateway, st.builds(worker.Embed, embeddings)),
+    (
+        worker.FromWorker,
+        st.builds(
+            worker.Embedded, words, vectors.map(tuple), st.none() | st.builds(worker.Failure, words)
+        ),
+    ),
     (worker.FromWorker, st.builds(worker.Loaded, numbers, words)),
     (worker.FromWorker, st.builds(worker.Refused, words, st.none() | words)),
     (worker.FromWorker, st.builds(worker.Step, st.lists(deltas, max_size=3).map(tuple))),
