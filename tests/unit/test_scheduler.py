@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, cast
 
@@ -701,6 +701,26 @@ def test_a_sibling_inside_the_end_of_a_prompt_does_not_cut_it() -> None:
     while leader.phase is not Phase.DECODE:
         last = [w for w in turn_with_checkpoints(scheduler).work if w.sequence is leader]
     assert len(last[-1].tokens) >= RECOMPUTED
+
+
+@pytest.mark.parametrize(
+    ("layout", "learnt"), [(CacheLayout.STREAMS, False), (CacheLayout.UNIFIED, True)]
+)
+def test_a_step_that_ran_as_several_batches_says_nothing_of_one(
+    layout: CacheLayout, learnt: bool
+) -> None:
+    """In streams, guesses of one sequence beside another's single row."""
+    scheduler = scheduler_of(sequence("A", [1, 2, 3, 1, 2]), sequence("B", "xyz"), layout=layout)
+    turn(scheduler)
+    scheduler.pace = Pace(0.2)
+    even = scheduler.plan()
+    assert {len(work.tokens) for work in even.work} == {1}
+    first = even.work[0]
+    uneven = Step((replace(first, tokens=np.array([1, 2, 3], dtype=np.int32)), *even.work[1:]))
+    scheduler.timed(uneven, 9.0)
+    assert (scheduler.pace.decode_seconds(uneven.rows) > 0) is learnt
+    scheduler.timed(even, 0.1)
+    assert scheduler.pace.decode_seconds(even.rows) > 0
 
 
 def test_uncuttable_memory_is_not_guessed_for() -> None:

@@ -36,4 +36,9 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
+def given(value: T | None, default: T) -> T:
+    """What the caller said, or ours where nothing was said."""
+    return default if value is None else value
+
+
 JsonObject = Annotated[dict[str, Any], AfterValidator(_shallow), AfterValidator(writable)]

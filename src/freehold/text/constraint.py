@@ -21,7 +21,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
@@ -90,11 +90,11 @@ class ConstraintCompiler:
         marker = _marker(constraint)
         self.prepare()
         assert self._tokens is not None
-        source = _source(constraint.grammar, text, self._tokens.controls)
+        source = _source(constraint.grammar, text, self._tokens.control)
         follower = _Follower(self._tokens, constraint.grammar, source)
         if marker is None:
             return Matcher(follower)
-        begin = self._tokens.spelled(constraint.begin) if constraint.begin else None
+        begin = self._tokens.vocabulary.token_of(constraint.begin) if constraint.begin else None
         return Matcher(follower, _FreePart(self._tokens, marker, follower), begin)
 
 
@@ -170,8 +170,7 @@ class _Tokens:
         self.vocabulary = vocabulary  # the native tokeniser reads it
         self.size = vocabulary.size
         self.pieces = table.pieces
-        # By their spelling: grammars of tool calls name them.
-        self.controls = {table.pieces[t].decode("utf-8", "replace"): t for t in table.unseen}
+        self.unseen = table.unseen
         # Models have one marker or two.
         self.containing = lru_cache(maxsize=8)(self._containing)
         self.ends = frozenset(table.ends)
@@ -197,11 +196,10 @@ class _Tokens:
                 f"Answers of this model cannot be constrained: {_reason(str(error))}.", field=FIELD
             ) from error
 
-    def spelled(self, text: str) -> int | None:
-        """The one token that is spelled so, if there is one."""
-        whole = text.encode()
-        fitting = (token for token in self.beginning_with(whole) if self.pieces[token] == whole)
-        return next(fitting, None)
+    def control(self, spelling: str) -> int | None:
+        """The control token that is spelled so, if there is one: grammars of tool calls name it."""
+        token = self.vocabulary.token_of(spelling)
+        return token if token in self.unseen else None
 
     def words(self, tokens: Iterable[int]) -> Mask:
         """A mask with the bits of these tokens."""
@@ -420,7 +418,7 @@ def _marker(constraint: Constraint) -> bytes | None:
     return marker.encode("utf-8", "replace")
 
 
-def _source(grammar: Grammar, text: str, controls: Mapping[str, int]) -> str:
+def _source(grammar: Grammar, text: str, control: Callable[[str], int | None]) -> str:
     """The constraint in llguidance's own form."""
     match grammar:
         case Grammar.JSON_SCHEMA:
@@ -429,7 +427,7 @@ def _source(grammar: Grammar, text: str, controls: Mapping[str, int]) -> str:
             return LLMatcher.grammar_from_regex(text)
         case Grammar.LARK:
             # As it is, a text that begins with a brace would be taken for that form.
-            lark = for_vocabulary(text, controls.get)
+            lark = for_vocabulary(text, control)
             return json.dumps({"grammars": [{"lark_grammar": lark}]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from freehold.api.anthropic import schema
 from freehold.api.anthropic.schema import (
@@ -33,6 +33,7 @@ from freehold.api.anthropic.schema import (
     TokenCountRequest,
     ToolUseBlock,
 )
+from freehold.api.bounds import given
 from freehold.api.problem import Problem
 from freehold.domain import answers
 from freehold.domain.chat import (
@@ -48,8 +49,6 @@ from freehold.domain.chat import (
 )
 from freehold.domain.errors import EngineError, InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-
-T = TypeVar("T")
 
 # Blocks of text that somebody wrote are pieces of their own; the model's own are one text.
 _BETWEEN_BLOCKS = "\n\n"
@@ -239,16 +238,12 @@ def _sampling(body: MessageRequest) -> Sampling:
     """What the body says; what it leaves out keeps our default."""
     default = Sampling()
     return Sampling(
-        temperature=_given(body.temperature, default.temperature),
-        top_p=_given(body.top_p, default.top_p),
-        top_k=_given(body.top_k, default.top_k),
+        temperature=given(body.temperature, default.temperature),
+        top_p=given(body.top_p, default.top_p),
+        top_k=given(body.top_k, default.top_k),
         seed=body.seed,
         stop=tuple(body.stop_sequences or ()),
     )
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
 
 
 def message(identity: str, model: str, parts: Sequence[answers.Part]) -> AnsweredMessage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,33 +19,22 @@ from freehold.api.anthropic.schema import (
     TokenCountRequest,
 )
 from freehold.api.problem import problem_of
+from freehold.api.routing import deadline_of, described_errors, runtime_of
 from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.errors import FreeholdError
-from freehold.runtime.wiring import Runtime
 
 PREFIX = "/v1/messages"
 router = APIRouter(prefix=PREFIX)
 
-_ERRORS: dict[int | str, dict[str, type[ErrorEvent]]] = {
-    status: {"model": ErrorEvent} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
-
-
-def _runtime(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
-
-
-def _deadline(runtime: Runtime) -> float:
-    return asyncio.get_running_loop().time() + runtime.settings.deadline
+_ERRORS = described_errors(ErrorEvent)
 
 
 @router.post("", response_model=AnsweredMessage, responses={**_ERRORS, **EVENT_STREAM})
 async def messages(body: MessageRequest, request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
-    runtime = _runtime(request)
-    asked = convert.chat_request(body, cache_scope="local", deadline=_deadline(runtime))
+    runtime = runtime_of(request)
+    asked = convert.chat_request(body, cache_scope="local", deadline=deadline_of(runtime))
     identity = f"msg_{uuid.uuid4().hex}"
     async with contextlib.AsyncExitStack() as stack:
         generation = await until_client_leaves(
@@ -70,8 +58,8 @@ async def messages(body: MessageRequest, request: Request) -> Response:
 @router.post("/count_tokens", responses=_ERRORS)
 async def count_tokens(body: TokenCountRequest, request: Request) -> TokenCount:
     """How long the prompt of a conversation is. The model need not be loaded for it."""
-    runtime = _runtime(request)
-    asked = convert.count_request(body, deadline=_deadline(runtime))
+    runtime = runtime_of(request)
+    asked = convert.count_request(body, deadline=deadline_of(runtime))
     counted = await until_client_leaves(request, runtime.chat.count(asked))
     return TokenCount(input_tokens=counted)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
+from freehold.api.bounds import given
 from freehold.api.ollama import schema
 from freehold.api.ollama.schema import Ask, ErrorResponse, Options
 from freehold.api.problem import Problem
@@ -14,8 +14,6 @@ from freehold.domain import chat as domain
 from freehold.domain.chat import CompletionRequest, Conversation, Message, ReasoningWish, Role
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-
-T = TypeVar("T")
 
 # Our field → theirs, and what they say of a model that cannot do it.
 _FIELDS: Mapping[str, str] = {
@@ -218,22 +216,18 @@ def _sampling(options: Options) -> Sampling:
     default = Sampling()
     window = options.repeat_last_n
     return Sampling(
-        temperature=_given(options.temperature, default.temperature),
-        top_p=_given(options.top_p, default.top_p),
-        top_k=_given(options.top_k, default.top_k),
-        min_p=_given(options.min_p, default.min_p),
-        typical_p=_given(options.typical_p, default.typical_p),
-        repetition_penalty=_given(options.repeat_penalty, default.repetition_penalty),
-        presence_penalty=_given(options.presence_penalty, default.presence_penalty),
-        frequency_penalty=_given(options.frequency_penalty, default.frequency_penalty),
+        temperature=given(options.temperature, default.temperature),
+        top_p=given(options.top_p, default.top_p),
+        top_k=given(options.top_k, default.top_k),
+        min_p=given(options.min_p, default.min_p),
+        typical_p=given(options.typical_p, default.typical_p),
+        repetition_penalty=given(options.repeat_penalty, default.repetition_penalty),
+        presence_penalty=given(options.presence_penalty, default.presence_penalty),
+        frequency_penalty=given(options.frequency_penalty, default.frequency_penalty),
         penalty_window=default.penalty_window if window is None else _unless_negative(window),
         seed=None if options.seed is None else _unless_negative(options.seed),
         stop=tuple(options.stop or ()),
     )
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
 
 
 def _unless_negative(value: int) -> int | None:

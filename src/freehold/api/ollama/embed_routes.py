@@ -17,7 +17,8 @@ from freehold.api.ollama.embed_schema import (
     EmbedResponse,
 )
 from freehold.api.ollama.names import known_name
-from freehold.api.ollama.routes import ERRORS, runtime_of
+from freehold.api.ollama.routes import ERRORS
+from freehold.api.routing import deadline_of, runtime_of
 from freehold.api.stream import until_client_leaves
 from freehold.domain.embedding import Embeddings
 from freehold.domain.errors import PromptTooLong
@@ -48,7 +49,7 @@ async def _found(body: EmbedRequest | EmbeddingsRequest, request: Request) -> Em
     runtime = runtime_of(request)
     manager = runtime.manager
     model = await asyncio.to_thread(known_name, runtime, body.model)
-    deadline = asyncio.get_running_loop().time() + runtime.settings.deadline
+    deadline = deadline_of(runtime)
     asked = convert.embedding_request(body, model, cache_scope="local", deadline=deadline)
     async with contextlib.AsyncExitStack() as held:
         if convert.unloads(body):

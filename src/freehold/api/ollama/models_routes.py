@@ -32,8 +32,9 @@ from freehold.api.ollama.models_schema import (
 )
 from freehold.api.ollama.names import bare_name, known_name, tagged_name
 from freehold.api.ollama.pulling import pull_lines
-from freehold.api.ollama.routes import ERRORS, line_of, runtime_of, streamed
+from freehold.api.ollama.routes import ERRORS, line_of, streamed
 from freehold.api.problem import problem_of
+from freehold.api.routing import runtime_of
 from freehold.api.stream import JSON_LINES, until_client_leaves
 from freehold.domain.errors import (
     FreeholdError,

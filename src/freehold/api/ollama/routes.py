@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,10 +24,11 @@ from freehold.api.ollama.schema import (
     GenerateResponse,
 )
 from freehold.api.problem import problem_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
 from freehold.api.stream import JSON_LINES, until_client_leaves
 from freehold.domain import chat as domain
 from freehold.domain.answers import Part
-from freehold.domain.errors import FreeholdError, InvalidRequest, Unavailable
+from freehold.domain.errors import FreeholdError, Unavailable
 from freehold.engines.base import begun_before
 from freehold.runtime.answering import collect
 from freehold.runtime.chat import Generation
@@ -36,9 +37,7 @@ from freehold.runtime.wiring import Runtime
 router = APIRouter(prefix="/api")
 
 NDJSON = "application/x-ndjson"
-ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
+ERRORS = described_errors(ErrorResponse)
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,10 @@ class _Asked:
 
     @property
     def deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self.runtime.settings.deadline
+        return deadline_of(self.runtime)
 
     def now(self) -> Moment:
         return Moment(datetime.now(UTC), time.monotonic() - self.began)
-
-
-def runtime_of(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
 
 
 @router.post("/generate", response_model=GenerateResponse, responses={**ERRORS, **JSON_LINES})
@@ -99,7 +93,7 @@ async def _answer(
     async with contextlib.AsyncExitStack() as stack:
         if convert.unloads(asked.body):
             stack.push_async_callback(asked.runtime.manager.unload, asked.model)
-        with _own_words(asked.body.model):
+        with reworded(lambda error: convert.in_own_words(error, asked.body.model)):
             generation = await until_client_leaves(
                 asked.request, stack.enter_async_context(opening)
             )
@@ -158,14 +152,6 @@ async def _unload(asked: _Asked) -> None:
             f"{asked.body.model} is in use and stays loaded.",
             hint="Ask again when its answers have ended.",
         )
-
-
-@contextlib.contextmanager
-def _own_words(model: str) -> Iterator[None]:
-    try:
-        yield
-    except InvalidRequest as error:
-        raise convert.in_own_words(error, model) from error
 
 
 def streamed(told: AsyncIterator[bytes]) -> StreamingResponse:

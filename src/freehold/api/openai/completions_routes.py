@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -21,6 +20,7 @@ from freehold.api.openai.completions_schema import (
 from freehold.api.openai.convert import error_body
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import problem_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
 from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import CompletionRequest
@@ -31,9 +31,7 @@ from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/v1")
 
-_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
+_ERRORS = described_errors(ErrorResponse)
 
 _Parts = AsyncGenerator[tuple[int, Part], None]
 
@@ -41,18 +39,18 @@ _Parts = AsyncGenerator[tuple[int, Part], None]
 @router.post("/completions", response_model=TextCompletion, responses={**_ERRORS, **EVENT_STREAM})
 async def completions(body: CompletionsRequest, request: Request) -> Response:
     """Go on with texts, whole or as server-sent events."""
-    runtime: Runtime = request.app.state.runtime
+    runtime = runtime_of(request)
     asked = convert.completion_requests(
         body,
         cache_scope="local",
-        deadline=asyncio.get_running_loop().time() + runtime.settings.deadline,
+        deadline=deadline_of(runtime),
     )
     wish = convert.wish(body)
     head = TextCompletion(
         id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model="", choices=[]
     )
     async with contextlib.AsyncExitStack() as stack:
-        with _own_words():
+        with reworded(convert.in_own_words):
             opened = await until_client_leaves(request, _open(runtime, asked, stack))
             read = await until_client_leaves(request, _read(runtime, opened, wish))
             scribes = Scribes(wish, read, body.n or 1)
@@ -120,7 +118,7 @@ async def _stream(
         for choice in scribes.of(*first):
             yield _chunk(head, choice)
         try:
-            with _own_words():
+            with reworded(convert.in_own_words):
                 async for number, part in parts:
                     for choice in scribes.of(number, part):
                         yield _chunk(head, choice)
@@ -135,11 +133,3 @@ async def _stream(
 
 def _chunk(head: TextCompletion, choice: TextChoice) -> bytes:
     return event(head.model_copy(update={"choices": [choice]}).model_dump_json())
-
-
-@contextlib.contextmanager
-def _own_words() -> Iterator[None]:
-    try:
-        yield
-    except InvalidRequest as error:
-        raise convert.in_own_words(error) from error

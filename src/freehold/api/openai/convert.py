@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+from freehold.api.bounds import given
 from freehold.api.openai import schema
 from freehold.api.openai.common import JsonObjectFormat, SamplingFields, ToolMode
 from freehold.api.openai.schema import (
@@ -38,8 +39,6 @@ from freehold.domain import chat as domain
 from freehold.domain.chat import ChatRequest, Conversation, Message, Role
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-
-T = TypeVar("T")
 
 # What stands for minus infinity, which JSON cannot say; OpenAI's API uses the same number.
 _LEAST_LOGPROB = -9999.0
@@ -174,23 +173,19 @@ def sampling(body: SamplingFields) -> Sampling:
     """What the body says; what it leaves out keeps our default."""
     default = Sampling()
     return Sampling(
-        temperature=_given(body.temperature, default.temperature),
-        top_p=_given(body.top_p, default.top_p),
-        top_k=_given(body.top_k, default.top_k),
-        min_p=_given(body.min_p, default.min_p),
-        typical_p=_given(body.typical_p, default.typical_p),
-        repetition_penalty=_given(body.repetition_penalty, default.repetition_penalty),
-        presence_penalty=_given(body.presence_penalty, default.presence_penalty),
-        frequency_penalty=_given(body.frequency_penalty, default.frequency_penalty),
+        temperature=given(body.temperature, default.temperature),
+        top_p=given(body.top_p, default.top_p),
+        top_k=given(body.top_k, default.top_k),
+        min_p=given(body.min_p, default.min_p),
+        typical_p=given(body.typical_p, default.typical_p),
+        repetition_penalty=given(body.repetition_penalty, default.repetition_penalty),
+        presence_penalty=given(body.presence_penalty, default.presence_penalty),
+        frequency_penalty=given(body.frequency_penalty, default.frequency_penalty),
         logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
         seed=body.seed,
         stop=tuple(body.stop or ()),
-        ignore_end=_given(body.ignore_eos, default.ignore_end),
+        ignore_end=given(body.ignore_eos, default.ignore_end),
     )
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
 
 
 def _constraint(body: ChatCompletionRequest) -> Constraint | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -23,18 +22,16 @@ from freehold.api.openai.responses_schema import (
 from freehold.api.openai.responses_store import Kept, ResponseStore
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import problem_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
 from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import Message
 from freehold.domain.errors import FreeholdError, InvalidRequest
-from freehold.runtime.wiring import Runtime
 
 _SCOPE = "local"
 _PREVIOUS = "previous_response_id"
 _ID = "response_id"
-_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
+_ERRORS = described_errors(ErrorResponse)
 
 _Parts = AsyncGenerator[tuple[int, Part], None]
 
@@ -78,17 +75,17 @@ class _Routes:
 
     async def create_response(self, body: ResponsesRequest, request: Request) -> Response:
         """Answer an input, whole or as server-sent events."""
-        runtime: Runtime = request.app.state.runtime
+        runtime = runtime_of(request)
         said = convert.said(body, self._before(body))
         asked = convert.chat_request(
             body,
             said,
             cache_scope=_SCOPE,
-            deadline=asyncio.get_running_loop().time() + runtime.settings.deadline,
+            deadline=deadline_of(runtime),
         )
         identity, created = f"resp_{uuid.uuid4().hex}", int(time.time())
         async with contextlib.AsyncExitStack() as stack:
-            with _own_words():
+            with reworded(convert.in_own_words):
                 generation = await until_client_leaves(
                     request, stack.enter_async_context(runtime.chat.open(asked))
                 )
@@ -137,7 +134,7 @@ async def _stream(
         for found in run.take(first):
             yield _named(found)
         try:
-            with _own_words():
+            with reworded(convert.in_own_words):
                 async for _, part in parts:
                     for found in run.take(part):
                         yield _named(found)
@@ -153,11 +150,3 @@ def _named(found: Event) -> bytes:
 
 def _json(text: str) -> Response:
     return Response(text, media_type="application/json")
-
-
-@contextlib.contextmanager
-def _own_words() -> Iterator[None]:
-    try:
-        yield
-    except InvalidRequest as error:
-        raise convert.in_own_words(error) from error

@@ -22,22 +22,16 @@ from freehold.api.openai.schema import (
     ModelList,
 )
 from freehold.api.problem import problem_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
 from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
 from freehold.domain.answers import Part
-from freehold.domain.errors import FreeholdError, InvalidRequest
+from freehold.domain.errors import FreeholdError
 from freehold.runtime.answering import collect
 from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/v1")
 
-_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
-
-
-def _runtime(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
+_ERRORS = described_errors(ErrorResponse)
 
 
 @router.post(
@@ -45,25 +39,23 @@ def _runtime(request: Request) -> Runtime:
 )
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
-    runtime = _runtime(request)
+    runtime = runtime_of(request)
     asked = convert.chat_request(
         body,
         cache_scope="local",
-        deadline=asyncio.get_running_loop().time() + runtime.settings.deadline,
+        deadline=deadline_of(runtime),
     )
     identity = f"chatcmpl-{uuid.uuid4().hex}"
     created = int(time.time())
     async with contextlib.AsyncExitStack() as stack:
-        try:
+        with reworded(convert.in_own_words):
             generation = await until_client_leaves(
                 request, stack.enter_async_context(runtime.chat.open(asked))
             )
-        except InvalidRequest as error:
-            raise convert.in_own_words(error) from error
-        name = generation.model.name
-        parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
-        # The first part decides the status: until it comes, a failure is no stream's.
-        first = await until_client_leaves(request, anext(parts))
+            name = generation.model.name
+            parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
+            # The first part decides the status: until it comes, a failure is no stream's.
+            first = await until_client_leaves(request, anext(parts))
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             chunks = convert.Chunks(identity, created, name, include_usage=include_usage)
@@ -102,7 +94,7 @@ async def _stream(
 @router.get("/models", response_model=ModelList, responses=_ERRORS)
 async def list_models(request: Request) -> ModelList:
     """Every model that can be asked for: those in the store and the files served."""
-    runtime = _runtime(request)
+    runtime = runtime_of(request)
     names = await asyncio.to_thread(runtime.manager.names)
     models = [await asyncio.to_thread(_model, runtime, name) for name in names]
     return ModelList(data=models)
@@ -111,7 +103,7 @@ async def list_models(request: Request) -> ModelList:
 @router.get("/models/{name:path}", response_model=Model, responses=_ERRORS)
 async def get_model(name: str, request: Request) -> Model:
     """One model by any spelling a request may use."""
-    runtime = _runtime(request)
+    runtime = runtime_of(request)
     return await asyncio.to_thread(_model, runtime, name)
 
 

@@ -19,6 +19,7 @@ from freehold.api.plain.schema import (
     TokenizerInfo,
     Tokens,
 )
+from freehold.api.routing import deadline_of, described_errors, runtime_of
 from freehold.api.stream import until_client_leaves
 from freehold.domain.chat import ChatRequest, Conversation
 from freehold.engines.base import begun_before
@@ -36,30 +37,19 @@ _SPECIAL = {
     "pad_token": "tokenizer.ggml.padding_token_id",
 }
 
-_ERRORS: dict[int | str, dict[str, type[ErrorResponse]]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 415, 429, 500, 503)
-}
-
-
-def _runtime(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
-
-
-def _deadline(runtime: Runtime) -> float:
-    return asyncio.get_running_loop().time() + runtime.settings.deadline
+_ERRORS = described_errors(ErrorResponse)
 
 
 @router.post("/tokenize", responses=_ERRORS)
 async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
     """A text as the model's tokens."""
-    return await until_client_leaves(request, _tokenize(_runtime(request), body))
+    return await until_client_leaves(request, _tokenize(runtime_of(request), body))
 
 
 @router.post("/detokenize", responses=_ERRORS)
 async def detokenize(body: DetokenizeRequest, request: Request) -> Spelled:
     """The text that tokens spell."""
-    return await until_client_leaves(request, _detokenize(_runtime(request), body))
+    return await until_client_leaves(request, _detokenize(runtime_of(request), body))
 
 
 @router.get("/tokenizer_info", responses=_ERRORS)
@@ -67,17 +57,17 @@ async def tokenizer_info(
     request: Request, model: Annotated[str | None, Query(max_length=1024)] = None
 ) -> TokenizerInfo:
     """What a client needs to know of a tokeniser it asks for everything else."""
-    return await _tokenizer_info(_runtime(request), model or None)
+    return await _tokenizer_info(runtime_of(request), model or None)
 
 
 @router.post("/apply-template", responses=_ERRORS)
 async def apply_template(body: ApplyTemplateRequest, request: Request) -> AppliedTemplate:
     """The prompt that the model's chat template makes of a conversation."""
-    return await until_client_leaves(request, _apply_template(_runtime(request), body))
+    return await until_client_leaves(request, _apply_template(runtime_of(request), body))
 
 
 async def _tokenize(runtime: Runtime, body: TokenizeRequest) -> Tokens:
-    async with begun_before(_deadline(runtime)):
+    async with begun_before(deadline_of(runtime)):
         source = vocabulary_source(await _local(runtime, body.model))
         found = await runtime.text.tokenize(
             source,
@@ -106,7 +96,7 @@ def _shown(piece: bytes) -> str | list[int]:
 
 
 async def _detokenize(runtime: Runtime, body: DetokenizeRequest) -> Spelled:
-    async with begun_before(_deadline(runtime)):
+    async with begun_before(deadline_of(runtime)):
         source = vocabulary_source(await _local(runtime, body.model))
         pieces = await runtime.text.detokenize(source, tuple(body.tokens))
     content = b"".join(pieces).decode("utf-8", "replace")
@@ -114,7 +104,7 @@ async def _detokenize(runtime: Runtime, body: DetokenizeRequest) -> Spelled:
 
 
 async def _tokenizer_info(runtime: Runtime, model: str | None) -> TokenizerInfo:
-    async with begun_before(_deadline(runtime)):
+    async with begun_before(deadline_of(runtime)):
         local = await _local(runtime, model)
         ids = {
             name: token
@@ -149,7 +139,7 @@ async def _apply_template(runtime: Runtime, body: ApplyTemplateRequest) -> Appli
         ),
         tool_choice=convert.tool_choice(body.tool_choice, None),
     )
-    async with begun_before(_deadline(runtime)):
+    async with begun_before(deadline_of(runtime)):
         source = vocabulary_source(await runtime.manager.local(body.model))
         told = told_of(asked)
         require_known(source.template, told, asked.tool_choice)
