@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,11 @@ import anthropic
 import httpx2
 import pytest
 
-from freehold.domain.chat import GenerateRequest
 from freehold.domain.sampling import Sampling
 from freehold.engines.llamacpp.probe_model import tokeniser_metadata
 from freehold.engines.scripted import Script
 from freehold.weights.gguf_writer import Array
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, Scripts, gateway
 from tests.support.tiny_model import write_tiny_llama
 
 pytestmark = pytest.mark.native  # the text child tokenises with llama.cpp
@@ -33,49 +29,14 @@ REASONING_TEMPLATE = (
 )
 
 
-class Scripts:
-    """What the engines do next; tests change ``now``. ``asked`` is the latest request."""
-
-    def __init__(self) -> None:
-        self.now = Script()
-        self.per_attempt: list[Script] = []
-        self.asked: GenerateRequest | None = None
-
-    def __call__(self, request: GenerateRequest | None) -> Script:
-        self.asked = request or self.asked
-        if request is not None and self.per_attempt:
-            return self.per_attempt.pop(0)
-        return self.now
-
-
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     folder = tmp_path_factory.mktemp("models")
     template = {"tokenizer.chat_template": REASONING_TEMPLATE}
     return (
         write_tiny_llama(folder / "tiny.gguf"),
         write_tiny_llama(folder / "thinker.gguf", metadata=template),
     )
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Scripts:
-    return Scripts()
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path], scripts: Scripts
-) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("home"), files, script=scripts, context=256) as running:
-        yield running
-
-
-@pytest.fixture
-def server(shared: Gateway, scripts: Scripts) -> Gateway:
-    scripts.now = Script()
-    scripts.per_attempt = []
-    return shared
 
 
 def ask(server: Gateway, **fields: Any) -> httpx2.Response:
@@ -245,8 +206,8 @@ def test_a_count_is_what_the_request_takes(server: Gateway) -> None:
     }
 
 
-def test_counting_loads_nothing(files: tuple[Path, Path], tmp_path: Path) -> None:
-    with gateway(tmp_path, files, script=lambda _: Script()) as server:
+def test_counting_loads_nothing(models: tuple[Path, ...], tmp_path: Path) -> None:
+    with gateway(tmp_path, models, script=lambda _: Script()) as server:
         assert count(server).json()["input_tokens"] > 3
         assert server.engines == []
 
@@ -433,9 +394,9 @@ def test_a_crash_after_the_first_token_is_an_event(server: Gateway, scripts: Scr
     assert ask(server).status_code == 200
 
 
-def test_deadline_answers_503_with_retry_after(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_deadline_answers_503_with_retry_after(models: tuple[Path, ...], tmp_path: Path) -> None:
     slow = Script(first_token_seconds=30)
-    with gateway(tmp_path, files, script=lambda _: slow, deadline=1) as server:
+    with gateway(tmp_path, models, script=lambda _: slow, deadline=1) as server:
         for stream in (False, True):
             response = ask(server, stream=stream)
             assert response.status_code == 503
@@ -443,64 +404,21 @@ def test_deadline_answers_503_with_retry_after(files: tuple[Path, Path], tmp_pat
             assert refusal(response)[0] == "overloaded_error"
 
 
-def test_load_failure_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_load_failure_is_told(models: tuple[Path, ...], tmp_path: Path) -> None:
     broken = Script(load_error="Out of luck.")
-    with gateway(tmp_path, files, script=lambda _: broken) as server:
+    with gateway(tmp_path, models, script=lambda _: broken) as server:
         response = ask(server)
         assert response.status_code == 503
         assert refusal(response) == ("api_error", "Out of luck.")
-
-
-# Clients that leave
-
-
-def wait_for(condition: Any, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_a_client_that_leaves_frees_its_sequence(
-    server: Gateway, scripts: Scripts, stream: bool, phase: str
-) -> None:
-    assert ask(server, max_tokens=1).status_code == 200  # whatever died before is up again
-    engine = server.engines[-1]
-    seen, cancelled = len(engine.seen), len(engine.cancelled)
-    scripts.now = (
-        Script(first_token_seconds=60)
-        if phase == "prefill"
-        else Script(pieces=("word ",) * 200, token_seconds=0.5)
-    )
-    body = json.dumps(
-        {
-            "model": "tiny",
-            "max_tokens": 100,
-            "messages": [{"role": "user", "content": f"{stream} {phase}"}],
-            "stream": stream,
-        }
-    )
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            f"POST /v1/messages HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-        )
-        wait_for(lambda: len(engine.seen) > seen)
-        if phase == "decode" and stream:
-            assert connection.recv(100)
-    wait_for(lambda: len(engine.cancelled) > cancelled)
 
 
 # Who may ask
 
 
 def test_a_key_may_come_as_anthropic_clients_send_it(
-    files: tuple[Path, Path], tmp_path: Path
+    models: tuple[Path, ...], tmp_path: Path
 ) -> None:
-    with gateway(tmp_path, files, script=lambda _: Script(), api_key="secret") as server:
+    with gateway(tmp_path, models, script=lambda _: Script(), api_key="secret") as server:
 
         def status(**headers: str) -> int:
             named = {name.replace("_", "-"): value for name, value in headers.items()}

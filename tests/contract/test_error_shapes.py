@@ -13,7 +13,6 @@ import pytest
 from freehold.api.guard import MAX_BODY_BYTES
 from freehold.engines.scripted import Script
 from tests.support.gateway import Gateway, gateway
-from tests.support.tiny_model import write_tiny_llama
 
 pytestmark = pytest.mark.native
 
@@ -42,11 +41,6 @@ WITHOUT_BODIES = {
     *("/healthz", "/v1/models", "/v1/models/{name}", "/v1/responses/{response_id}"),
     *("/api/version", "/api/tags", "/api/ps", "/tokenizer_info", "/"),
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import httpx2
 import ollama
 import pytest
 
-from freehold.domain.chat import GenerateRequest
+from freehold.api.ollama.pulling import MOST_PULLS
 from freehold.domain.sampling import Sampling
 from freehold.engines.llamacpp.probe_model import CHAT_TEMPLATE
 from freehold.engines.scripted import Script
 from tests.support.fake_hub import FakeFile, FakeRepository
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, Scripts, gateway, wait_for
 from tests.support.metered_hub import MeteredHub
 from tests.support.models import model_bytes
 from tests.support.tiny_model import write_tiny_llama
@@ -36,35 +36,12 @@ EMPTY: dict[str, dict[str, Any]] = {"/api/generate": {"prompt": ""}, "/api/chat"
 ROUTES = tuple(ASKED)
 
 
-class Scripts:
-    """What the engine does next; tests change ``now``."""
-
-    def __init__(self) -> None:
-        self.now = Script()
-        self.per_attempt: list[Script] = []
-
-    def __call__(self, request: GenerateRequest | None) -> Script:
-        if request is not None and self.per_attempt:
-            return self.per_attempt.pop(0)
-        return self.now
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
 @pytest.fixture(scope="module")
 def thinker(tiny: Path) -> Path:
     return write_tiny_llama(
         tiny.with_name("thinker.gguf"),
         metadata={"tokenizer.chat_template": THINKING_TEMPLATE, "general.license": "mit"},
     )
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Scripts:
-    return Scripts()
 
 
 LARGE = FakeFile(model_bytes("large", elements=1 << 20))
@@ -95,13 +72,6 @@ def shared(
         yield running
 
 
-@pytest.fixture
-def server(shared: Gateway, scripts: Scripts) -> Gateway:
-    scripts.now = Script()
-    scripts.per_attempt = []
-    return shared
-
-
 def ask(server: Gateway, route: str, **fields: Any) -> httpx2.Response:
     """Generate or chat, with ``fields`` on top; whole unless they say otherwise."""
     body = {"model": "tiny", "stream": False, **ASKED[route], **fields}
@@ -130,13 +100,6 @@ def error_of(response: httpx2.Response) -> str:
     assert set(body) == {"error"}
     sentence: str = body["error"]
     return sentence
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def loaded(server: Gateway) -> list[str]:
@@ -521,42 +484,6 @@ def test_a_load_failure_is_told(tiny: Path, tmp_path: Path) -> None:
                 assert "Out of luck." in error_of(response)
 
 
-# Clients that leave
-
-
-def begin(server: Gateway, path: str, body: dict[str, Any]) -> socket.socket:
-    """A connection on which a request has been sent, and nothing read."""
-    host, port = server.url.removeprefix("http://").split(":")
-    data = json.dumps(body)
-    connection = socket.create_connection((host, int(port)))
-    connection.sendall(
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n\r\n{data}".encode()
-    )
-    return connection
-
-
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_a_client_that_leaves_frees_its_sequence(
-    server: Gateway, scripts: Scripts, route: str, stream: bool, phase: str
-) -> None:
-    assert ask(server, route).status_code == 200  # whatever died before is up again
-    engine = server.engines[-1]
-    seen, cancelled = len(engine.seen), len(engine.cancelled)
-    scripts.now = (
-        Script(first_token_seconds=60)
-        if phase == "prefill"
-        else Script(pieces=("word ",) * 200, token_seconds=0.5)
-    )
-    with begin(server, route, {"model": "tiny", "stream": stream, **ASKED[route]}) as connection:
-        wait_for(lambda: len(engine.seen) > seen)
-        if phase == "decode" and stream:
-            assert connection.recv(100)
-    wait_for(lambda: len(engine.cancelled) > cancelled)
-
-
 # Loading and unloading
 
 
@@ -593,7 +520,7 @@ def test_a_model_in_use_is_not_unloaded(server: Gateway, scripts: Scripts) -> No
     engine = server.engines[-1]
     seen, cancelled = len(engine.seen), len(engine.cancelled)
     scripts.now = Script(first_token_seconds=60)
-    with begin(server, "/api/chat", {"model": "tiny", **MESSAGES}):
+    with server.begin("/api/chat", {"model": "tiny", **MESSAGES}):
         wait_for(lambda: len(engine.seen) > seen)
         response = ask(server, "/api/generate", prompt="", keep_alive=0)
         assert response.status_code == 503
@@ -756,7 +683,7 @@ def test_a_client_that_leaves_stops_its_pull_and_the_next_goes_on_from_there(
         gateway(tmp_path, (tiny,), script=lambda _: Script(), hub_endpoint=hub.endpoint) as server,
     ):
         hub.meter.hold_after = 100_000
-        with begin(server, "/api/pull", {"model": name}) as connection:
+        with server.begin("/api/pull", {"model": name}) as connection:
             hub.meter.wait_until_held()
             wait_for(lambda: partial.exists() and partial.stat().st_size > 0)
             assert connection.recv(100)
@@ -767,6 +694,31 @@ def test_a_client_that_leaves_stops_its_pull_and_the_next_goes_on_from_there(
         assert 0 < kept < len(LARGE.content)
         assert lines_of(pull(server, name))[-1] == {"status": "success"}
         assert hub.ranges[-1] == f"bytes={kept}-"
+
+
+def test_only_so_many_pulls_go_on_at_once(tiny: Path, tmp_path: Path) -> None:
+    files = {f"{n}.gguf": FakeFile(model_bytes(f"{n}")) for n in range(MOST_PULLS + 1)}
+    *others, last = (f"hf:maker/Many-GGUF:{name}" for name in files)
+    with (
+        MeteredHub([FakeRepository("maker/Many-GGUF", files)]) as hub,
+        gateway(tmp_path, (tiny,), script=lambda _: Script(), hub_endpoint=hub.endpoint) as server,
+        contextlib.ExitStack() as connections,
+    ):
+        hub.meter.hold_after = 1000
+        for name in others:
+            connections.enter_context(server.begin("/api/pull", {"model": name}))
+        wait_for(lambda: len(pulling_threads()) == MOST_PULLS)
+        for stream in (True, False):
+            response = pull(server, last, stream=stream)
+            assert response.status_code == 429
+            assert int(response.headers["retry-after"]) > 0
+            assert error_of(response).startswith(f"{MOST_PULLS} models are being pulled")
+        assert pull(server, "tinny:1b").status_code == 404  # which says more
+        hub.meter.release()
+        wait_for(lambda: pull(server, last, stream=False).status_code == 200)
+        wait_for(lambda: not pulling_threads())
+        kept = {model["name"] for model in server.client.get("/api/tags").json()["models"]}
+        assert kept == {"tiny", *others, last}
 
 
 def pulling_threads() -> list[threading.Thread]:
@@ -862,7 +814,7 @@ def test_what_is_not_deleted(server: Gateway, scripts: Scripts, tiny: Path) -> N
     engine = server.engines[-1]
     seen = len(engine.seen)
     scripts.now = Script(first_token_seconds=60)
-    with begin(server, "/api/chat", {"model": STORED, **MESSAGES}):
+    with server.begin("/api/chat", {"model": STORED, **MESSAGES}):
         wait_for(lambda: len(engine.seen) > seen)
         response = remove(server, STORED)
         assert response.status_code == 503

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,53 +13,13 @@ import httpx2
 import openai
 import pytest
 
-from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.sampling import Sampling
 from freehold.domain.settings import resolve
 from freehold.engines.scripted import Script
-from tests.support.gateway import Gateway, gateway
-from tests.support.tiny_model import write_tiny_llama
+from tests.support.gateway import Gateway, Scripts, gateway
 
 pytestmark = pytest.mark.native  # the text child tokenises with llama.cpp
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
-class Scripts:
-    """What the engine does next; tests change ``now``."""
-
-    def __init__(self) -> None:
-        self.now = Script()
-        self.per_attempt: list[Script] = []
-
-    def __call__(self, request: GenerateRequest | None) -> Script:
-        if request is not None and self.per_attempt:
-            return self.per_attempt.pop(0)
-        return self.now
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Scripts:
-    return Scripts()
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, tiny: Path, scripts: Scripts
-) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("home"), (tiny,), script=scripts, context=256) as running:
-        yield running
-
-
-@pytest.fixture
-def server(shared: Gateway, scripts: Scripts) -> Gateway:
-    scripts.now = Script()
-    scripts.per_attempt = []
-    return shared
 
 
 def chunks(response: httpx2.Response) -> list[Any]:
@@ -366,46 +324,7 @@ def test_load_failure_is_told(tiny: Path, tmp_path: Path) -> None:
         assert "Out of luck." in response.json()["error"]["message"]
 
 
-# Clients that leave
-
-
-def wait_for(condition: Any, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_a_client_that_leaves_frees_its_sequence(
-    server: Gateway, scripts: Scripts, stream: bool, phase: str
-) -> None:
-    assert server.chat(max_tokens=1).status_code == 200  # whatever died before is up again
-    engine = server.engines[-1]
-    seen, cancelled = len(engine.seen), len(engine.cancelled)
-    scripts.now = (
-        Script(first_token_seconds=60)
-        if phase == "prefill"
-        else Script(pieces=("word ",) * 200, token_seconds=0.5)
-    )
-    body = json.dumps(
-        {
-            "model": "tiny",
-            "messages": [{"role": "user", "content": f"{stream} {phase}"}],
-            "stream": stream,
-        }
-    )
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-        )
-        wait_for(lambda: len(engine.seen) > seen)
-        if phase == "decode" and stream:
-            assert connection.recv(100)
-    wait_for(lambda: len(engine.cancelled) > cancelled)
+# Many clients
 
 
 def test_many_at_once(server: Gateway, scripts: Scripts) -> None:

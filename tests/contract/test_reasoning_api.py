@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from freehold.domain.chat import GenerateRequest
 from freehold.engines.scripted import Script
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, Scripts, gateway
 from tests.support.tiny_model import write_tiny_llama
 
 pytestmark = pytest.mark.native
@@ -20,24 +20,6 @@ TEMPLATE = (
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ start }}"
 )
 THINKS = ("<think>", "Hm", "m.\n", "</think>", "\n\n", "Yes", ".")
-
-
-class Scripts:
-    """What the engine says; ``seen`` is what it was asked."""
-
-    def __init__(self) -> None:
-        self.pieces: tuple[str, ...] = THINKS
-        self.seen: list[GenerateRequest] = []
-
-    def __call__(self, request: GenerateRequest | None) -> Script:
-        if request is not None:
-            self.seen.append(request)
-        return Script(pieces=self.pieces)
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Scripts:
-    return Scripts()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +38,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, scripts: Scripts) -> Iterat
 
 @pytest.fixture
 def server(shared: Gateway, scripts: Scripts) -> Gateway:
-    scripts.pieces, scripts.seen = THINKS, []
+    scripts.reset()
+    scripts.now = Script(pieces=THINKS)
     return shared
 
 
@@ -90,23 +73,41 @@ def test_reasoning_and_answer_are_kept_apart(server: Gateway) -> None:
 
 def test_a_template_that_begins_the_reasoning_itself(server: Gateway, scripts: Scripts) -> None:
     assert prompt_of(server, "begins").endswith("<think>")
-    scripts.pieces = THINKS[1:]
+    scripts.now = Script(pieces=THINKS[1:])
     message = choice(server.chat(model="begins"))["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hmm.", "Yes.")
 
 
 def test_a_model_that_never_ends_its_reasoning(server: Gateway, scripts: Scripts) -> None:
-    scripts.pieces = ("Hm", "m.")
+    scripts.now = Script(pieces=("Hm", "m."))
     answer = choice(server.chat(model="begins"))
     assert (answer["message"]["reasoning_content"], answer["message"]["content"]) == ("Hmm.", "")
     assert answer["timings"]["first_answer"] is None
+
+
+def test_responses_and_completions_tell_when_the_answer_began_too(server: Gateway) -> None:
+    asked = {"model": "asks", "input": "Hello"}
+    whole = server.client.post("/v1/responses", json=asked).json()
+    assert whole["timings"]["decode"] >= 0
+    assert whole["timings"]["first_answer"] > 0
+    kept = server.client.get(f"/v1/responses/{whole['id']}").json()
+    assert kept["timings"] == whole["timings"]
+    text = server.client.post("/v1/responses", json={**asked, "stream": True}).text
+    told = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    timed = [event["type"] for event in told if event.get("response", {}).get("timings")]
+    assert timed == ["response.completed"]
+    for stream in (False, True):
+        body = {"model": "asks", "prompt": "Hello", "stream": stream}
+        text = server.client.post("/v1/completions", json=body).text
+        assert text.count('"timings"') == 1
+        assert re.search(r'"first_answer":0\.\d', text)
 
 
 @pytest.mark.parametrize("model", ["asks", "begins"])
 def test_reasoning_switched_off(server: Gateway, scripts: Scripts, model: str) -> None:
     prompt = prompt_of(server, model, reasoning_effort="none")
     assert prompt.rstrip().endswith("</think>")
-    scripts.pieces = ("Yes", ".")
+    scripts.now = Script(pieces=("Yes", "."))
     message = choice(server.chat(model=model, reasoning_effort="none"))["message"]
     assert message["content"] == "Yes."
     assert "reasoning_content" not in message
@@ -114,7 +115,7 @@ def test_reasoning_switched_off(server: Gateway, scripts: Scripts, model: str) -
 
 def test_a_model_that_reasons_anyway_is_not_hidden(server: Gateway, scripts: Scripts) -> None:
     """Promised nothing, shown as it is."""
-    scripts.pieces = ("Yes", " </think> ", "no")
+    scripts.now = Script(pieces=("Yes", " </think> ", "no"))
     assert choice(server.chat(model="asks"))["message"]["content"] == "Yes </think> no"
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,8 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from freehold.domain.chat import GenerateRequest
 from freehold.engines.scripted import Script
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, Scripts
 from tests.support.tiny_model import write_tiny_llama
 
 pytestmark = pytest.mark.native  # the text child tokenises with llama.cpp
@@ -46,44 +43,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     )
 
 
-class Scripts:
-    """What engines do next; tests change ``now``. ``latest`` is the prompt of the last request."""
-
-    def __init__(self) -> None:
-        self.now = Script()
-        self.latest: tuple[int, ...] = ()
-
-    def __call__(self, request: GenerateRequest | None) -> Script:
-        if request is not None:
-            self.latest = request.prompt
-        return self.now
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Scripts:
-    return Scripts()
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, models: tuple[Path, ...], scripts: Scripts
-) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("home"), models, script=scripts, context=256) as running:
-        yield running
-
-
-@pytest.fixture
-def server(shared: Gateway, scripts: Scripts) -> Gateway:
-    scripts.now = Script()
-    return shared
-
-
 @pytest.fixture
 def saw(server: Gateway, scripts: Scripts) -> Callable[[], str]:
     """The prompt of the latest request."""
 
     def shown() -> str:
-        asked = {"model": "tiny", "tokens": list(scripts.latest)}
+        assert scripts.asked is not None
+        asked = {"model": "tiny", "tokens": list(scripts.asked.prompt)}
         content: str = server.client.post("/detokenize", json=asked).json()["content"]
         return content
 
@@ -126,7 +92,7 @@ def streamed(server: Gateway, **fields: Any) -> list[Any]:
 def without_ids(response: Any) -> Any:
     """A response as it would be at any other time."""
     text = re.sub(r"(resp|msg|rs|fc)_[0-9a-f]{32}", r"\1", json.dumps(response))
-    return {**json.loads(text), "created_at": 0}
+    return {**json.loads(text), "created_at": 0, "timings": None}
 
 
 def text_of(response: Any) -> str:
@@ -350,34 +316,6 @@ def test_an_error_after_the_first_byte_is_the_last_event(server: Gateway, script
     assert text_of(last["response"]) == "All is "
     assert server.client.get(f"/v1/responses/{last['response']['id']}").status_code == 404
     assert ask(server).status_code == 503
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_sequence(
-    server: Gateway, scripts: Scripts, stream: bool
-) -> None:
-    answered(server)  # whatever died before is up again
-    engine = server.engines[-1]
-    seen, cancelled = len(engine.seen), len(engine.cancelled)
-    scripts.now = Script(pieces=("word ",) * 200, token_seconds=0.5)
-    body = json.dumps({"model": "tiny", "input": f"{stream}", "stream": stream})
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            f"POST /v1/responses HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-        )
-        wait_for(lambda: len(engine.seen) > seen)
-        if stream:
-            assert connection.recv(100)
-    wait_for(lambda: len(engine.cancelled) > cancelled)
 
 
 # The official client

@@ -159,18 +159,11 @@ def test_the_beginning_token_comes_once(tmp_path: Path, model: Path) -> None:
 
 # Hostile templates
 
-HOSTILE = {
+# Refused for what stands in them, before anything runs.
+WRITTEN = {
     "a way to os": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "globals": "{{ cycler.__init__.__globals__.os.system('true') }}",
-    "changing messages": "{{ messages.append(1) }}",
     "attr": "x{{ ''|attr('__class__') }}",
-    "range": "{{ range(200000) | list }}",
-    "parentheses": "{{ " + "(" * 6000 + "1" + ")" * 6000 + " }}",
-    "ifs": "{% if 1 %}" * 6000 + "{% endif %}" * 6000,
-    "recursive macro": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "nested loops": "{% for i in range(3000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}x",
-    "endless loops": "{% for i in range(99999) %}{% for j in range(99999) %}"
-    "{% endfor %}{% endfor %}x",
     "long string": "{{ 'a' * 10**8 }}",
     "long format": "{{ '{:>900000000}'.format(1) }}",
     "long percent": "{{ '%1000000000d' % 1 }}",
@@ -178,19 +171,43 @@ HOSTILE = {
     "long power": "{{ 10**(10**8) }}",
     "long number": "{{ " + "9" * 5000 + " }}",
     "long list": "{{ ([0] * 10**9) | length }}",
-    "long output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
-    "long refusal": "{{ raise_exception('€' * 10**7) }}",
+    "long range": "{{ range(10**9) }}",
     "include": "{% include '/etc/passwd' %}",
+    "parentheses": "{{ " + "(" * 6000 + "1" + ")" * 6000 + " }}",
+    "ifs": "{% if 1 %}" * 6000 + "{% endif %}" * 6000,
+    "python's nesting": "{% for a in messages %}" * 25 + "{% endfor %}" * 25,
+}
+# Stopped by the sandbox or by the limits: what they do is worked out while they run.
+DONE = {
+    "changing messages": "{{ messages.append(1) }}",
+    "range": "{{ range(200000) | list }}",
+    "recursive macro": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "nested loops": "{% for i in range(3000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}x",
+    "endless loops": "{% for i in range(99999) %}{% for j in range(99999) %}"
+    "{% endfor %}{% endfor %}x",
+    "long string, worked out": "{% set n = 30000 * 30000 %}{{ 'a' * n }}",
+    "long format, worked out": "{% set n = 30000 * 30000 %}{{ ('{:>' ~ n ~ '}').format(1) }}",
+    "long percent, worked out": "{% set n = 30000 * 30000 %}{{ ('%' ~ n ~ 'd') % 1 }}",
+    "long center, worked out": "{% set n = 30000 * 30000 %}{{ 'a'|center(n) }}",
+    "long list, worked out": "{% set n = 30000 * 30000 %}{{ ([0] * n) | length }}",
+    "long output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+    "long refusal": "{{ raise_exception('€' * (1000 * 10000)) }}",
     "half a character": "{{ '\\ud800' }}",
     "half a refusal": "{{ raise_exception('\\ud800') }}",
     "a bare cycler": "{{ cycler() }}",
-    "python's nesting": "{% for a in messages %}" * 25 + "{% endfor %}" * 25,
     "nothing": "{{ nothing }}",
 }
+HOSTILE = {**WRITTEN, **DONE}
 # Compares for hours without giving Python a turn: only the kernel can end it.
-STUCK = "{{ ('a' * 10**7).rfind('ab' ~ 'a' * 5000) }}"
-ENDS_WELL = {"attr", "nested loops", "half a character"}
-MEMORY = {"long format", "long percent", "long center", "long list"}
+STUCK = "{{ ('a' * (1000 * 10000)).rfind('ab' ~ 'a' * (50 * 100)) }}"
+ENDS_WELL = {"nested loops", "half a character"}
+MEMORY = {
+    "long string, worked out",
+    "long format, worked out",
+    "long percent, worked out",
+    "long center, worked out",
+    "long list, worked out",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -208,7 +225,7 @@ def test_a_hostile_template_hurts_only_itself(model: Path, name: str) -> None:
             assert failure.message.startswith("The model's chat template ")
             assert len(failure.message) < 5000
             assert ("too much memory" in failure.message) == (name in MEMORY)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < (1.5 if name in WRITTEN else 3)
         prompt = await service.render(source(model), user("Hi"))
         assert prompt.text.endswith("assistant\n")
 

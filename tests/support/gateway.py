@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import httpx2
 
 from freehold.api.server import bind, serve, url_of
+from freehold.api.stream import SILENCE_SECONDS
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.settings import resolve
 from freehold.engines.base import EngineConfig
@@ -33,6 +37,46 @@ class Gateway:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], **fields}
         return self.client.post("/v1/chat/completions", json=body)
 
+    def begin(self, path: str, body: dict[str, object]) -> socket.socket:
+        """A connection on which a request has been sent, and nothing read."""
+        host, port = self.url.removeprefix("http://").split(":")
+        data = json.dumps(body)
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n{data}".encode()
+        )
+        return connection
+
+
+class Scripts:
+    """What scripted engines do next: tests change ``now``, or list attempts that go before it.
+
+    ``asked`` is the latest request.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.now = Script()
+        self.per_attempt: list[Script] = []
+        self.asked: GenerateRequest | None = None
+
+    def __call__(self, request: GenerateRequest | None) -> Script:
+        self.asked = request or self.asked
+        if request is not None and self.per_attempt:
+            return self.per_attempt.pop(0)
+        return self.now
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Poll: for what the gateway does in its own thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
 
 @contextlib.contextmanager
 def gateway(
@@ -40,9 +84,13 @@ def gateway(
     served: tuple[Path, ...],
     *,
     script: Callable[[GenerateRequest | None], Script] | None = None,
+    silence: float = SILENCE_SECONDS,
     **flags: object,
 ) -> Iterator[Gateway]:
-    """Run a gateway over ``served``. With ``script`` its engines follow that, else llama.cpp."""
+    """Run a gateway over ``served``. With ``script`` its engines follow that, else llama.cpp.
+
+    ``silence``: after so many seconds of it, streams say that they are alive.
+    """
     settings = resolve({"home": str(home), "port": 0, **flags}, environ={})
     engines: list[ScriptedEngine] = []
 
@@ -63,7 +111,9 @@ def gateway(
             settings, notice=print, served_paths=served, make_engine=make
         ) as runtime:
             box["runtime"] = runtime
-            serving = asyncio.create_task(serve(runtime, sock, preload=(), say=print))
+            serving = asyncio.create_task(
+                serve(runtime, sock, preload=(), say=print, silence=silence)
+            )
             ready.set()
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)

@@ -42,7 +42,8 @@ def told(
     choices: list[TextChoice] = []
     for number, part in parts:
         choices += scribes.of(number, part)
-    return convert.completion("id", 0, "m", choices, scribes.usage())
+    head = TextCompletion(id="id", created=0, model="m", choices=[])
+    return convert.completion(head, choices, scribes.usage())
 
 
 @pytest.mark.parametrize(

@@ -255,8 +255,7 @@ def whole(engine: Engine, plan: Plan, count: int = 1, max_tokens: int = 50) -> l
             Answer(engine.generate, replace(asked, request_id=str(n)), plan, END)
             for n in range(count)
         )
-        async with contextlib.aclosing(merged(answers)) as parts:
-            return list(await collect(await anext(parts), parts, count))
+        return list(await collect(merged(answers), count))
 
     return asyncio.run(run())
 
@@ -265,7 +264,7 @@ def test_an_answer_is_put_together() -> None:
     engine = Engine(
         lambda _: [PromptProcessed(2, 0), TextDelta("a", (1,)), TextDelta("b", (2,)), finished()]
     )
-    (answer,) = whole(engine, Plan(PLAIN, 0.0))
+    (answer,) = whole(engine, Plan("m", PLAIN, 0.0))
     assert (answer.content, answer.reasoning, answer.tool_calls) == ("ab", "", ())
 
 
@@ -277,7 +276,15 @@ def test_several_answers_are_kept_apart() -> None:
             finished(),
         ]
     )
-    assert [a.content for a in whole(engine, Plan(PLAIN, 0.0), 3)] == ["000", "111", "222"]
+    assert [a.content for a in whole(engine, Plan("m", PLAIN, 0.0), 3)] == ["000", "111", "222"]
+
+
+def test_the_end_of_each_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    whole(Engine(thinking), Plan("m", REASONS, 0.0, budget=5), 2)
+    for number, line in enumerate(caplog.messages):
+        assert line.startswith(f"request={number} model='m' end=stop prompt_tokens=2 ")
+        assert "completion_tokens=8 reasoning_tokens=6 " in line
 
 
 def test_when_one_of_several_fails_all_end() -> None:
@@ -288,7 +295,7 @@ def test_when_one_of_several_fails_all_end() -> None:
 
     engine = Engine(script)
     with pytest.raises(EngineError, match="died"):
-        whole(engine, Plan(PLAIN, 0.0), 3)
+        whole(engine, Plan("m", PLAIN, 0.0), 3)
     assert engine.cancelled == 2
 
 
@@ -309,7 +316,9 @@ def test_a_slow_reader_holds_several_answers_back() -> None:
     async def run() -> None:
         engine = Counting(script)
         answers = tuple(
-            Answer(engine.generate, GenerateRequest(str(n), (1, 2), 600), Plan(PLAIN, 0.0), None)
+            Answer(
+                engine.generate, GenerateRequest(str(n), (1, 2), 600), Plan("m", PLAIN, 0.0), None
+            )
             for n in range(3)
         )
         async with contextlib.aclosing(merged(answers)) as parts:
@@ -323,7 +332,7 @@ def test_a_slow_reader_holds_several_answers_back() -> None:
 
 def test_an_engine_that_just_stops_is_an_error() -> None:
     with pytest.raises(EngineError, match="without finishing"):
-        whole(Engine(lambda _: [PromptProcessed(2, 0)]), Plan(PLAIN, 0.0))
+        whole(Engine(lambda _: [PromptProcessed(2, 0)]), Plan("m", PLAIN, 0.0))
 
 
 def thinking(request: GenerateRequest) -> Sequence[Event]:
@@ -335,7 +344,7 @@ def thinking(request: GenerateRequest) -> Sequence[Event]:
 
 def test_reasoning_is_cut_at_its_budget() -> None:
     engine = Engine(thinking)
-    (answer,) = whole(engine, Plan(REASONS, 0.0, budget=5))
+    (answer,) = whole(engine, Plan("m", REASONS, 0.0, budget=5))
     assert answer.content == "So: 4"
     assert answer.reasoning == "hm hm hm hm hm"
     first, second = engine.asked
@@ -354,7 +363,7 @@ def test_the_constraint_holds_from_the_start_of_what_follows_the_cut() -> None:
 
     async def run() -> None:
         request = GenerateRequest("0", (1, 2), 50, constraint=form)
-        async for _ in Answer(engine.generate, request, Plan(REASONS, 0.0, 5), END).parts():
+        async for _ in Answer(engine.generate, request, Plan("m", REASONS, 0.0, 5), END).parts():
             pass
 
     asyncio.run(run())
@@ -363,21 +372,23 @@ def test_the_constraint_holds_from_the_start_of_what_follows_the_cut() -> None:
 
 def test_without_a_budget_reasoning_goes_on() -> None:
     engine = Engine(thinking)
-    (answer,) = whole(engine, Plan(REASONS, 0.0))
+    (answer,) = whole(engine, Plan("m", REASONS, 0.0))
     assert answer.reasoning.count("hm") == 30
     assert len(engine.asked) == 1
 
 
 def test_a_budget_that_leaves_no_room_for_an_answer_cuts_nothing() -> None:
     engine = Engine(thinking)
-    whole(engine, Plan(REASONS, 0.0, budget=5), max_tokens=6)
+    whole(engine, Plan("m", REASONS, 0.0, budget=5), max_tokens=6)
     assert len(engine.asked) == 1
 
 
 def test_reasoning_that_cannot_be_ended_takes_no_budget() -> None:
     engine = Engine(thinking)
     with pytest.raises(InvalidRequest, match="budget"):
-        Answer(engine.generate, GenerateRequest("0", (1,), 9), Plan(REASONS, 0.0, budget=5), None)
+        Answer(
+            engine.generate, GenerateRequest("0", (1,), 9), Plan("m", REASONS, 0.0, budget=5), None
+        )
 
 
 def test_a_call_that_is_still_coming_is_no_reasoning() -> None:
@@ -398,7 +409,7 @@ def test_where_one_call_is_enough_the_answer_ends_with_it(text: str) -> None:
 
     async def run() -> list[Part]:
         request = GenerateRequest("0", (1, 2), 50)
-        plan = Plan(CALLS, 0.0, parallel_calls=False)
+        plan = Plan("m", CALLS, 0.0, parallel_calls=False)
         return [part async for part in Answer(engine.generate, request, plan, None).parts()]
 
     _, call, _, last = asyncio.run(run())

@@ -25,7 +25,8 @@ DIALECTS = ("openai", "anthropic", "ollama")
 
 # Top-level package → the folders and files that may import it.
 RESERVED = {
-    "llama_cpp": ("text/vocabulary.py", "engines/llamacpp/binding.py"),
+    "llama_cpp": ("text/vocabulary.py", "engines/llamacpp/binding/"),
+    "llguidance": ("text/constraint/",),
     "fastapi": ("api/",),
     "starlette": ("api/",),
     "uvicorn": ("api/",),

@@ -857,3 +857,17 @@ def test_it_tells_what_it_has_been_doing() -> None:
     (first,) = stage.replies
     assert isinstance(first, Inspected)
     assert (first.steps, first.prompt_tokens, first.running) == (1, 55, 1)
+    assert (first.reading.steps, first.reading.tokens, first.answering.steps) == (1, 55, 0)
+
+
+def test_it_tells_reading_from_answering_and_from_both_at_once() -> None:
+    stage = Stage(context=200)
+    stage.ask("A", 1, 2, 3, max_tokens=6)
+    stage.at_step[2] = lambda: stage.ask("B", *range(10, 20), max_tokens=1)
+    stage.at_step[6] = lambda: stage.inbox.put(Inspect())
+    stage.play()
+    (told,) = stage.replies
+    assert isinstance(told, Inspected)
+    assert (told.reading.steps, told.reading.tokens, told.reading.rows) == (1, 3, 0)
+    assert (told.mixed.steps, told.mixed.tokens, told.mixed.rows) == (1, 10, 1)
+    assert told.answering.rows + told.mixed.rows == told.decoded_rows == 5

@@ -10,7 +10,8 @@ import pytest
 
 from freehold.domain.errors import TemplateFailed
 from freehold.text import template
-from freehold.text.template import MAX_OUTPUT_BYTES, MAX_TEMPLATE_CHARACTERS
+from freehold.text.template import MAX_OUTPUT_BYTES
+from freehold.trust.template_syntax import MAX_CHARACTERS
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -94,13 +95,66 @@ def test_the_templates_own_refusal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{% include 'secrets' %}", "the tag include"),
+        ("{% import 'os' as os %}", "the tag import"),
+        ("{% from 'os' import x %}", "the tag from"),
+        ("{% extends 'base' %}", "the tag extends"),
+        ("{{ ''.__class__.__mro__ }}", "the attribute __mro__"),
+        ("{{ cycler.__init__.__globals__ }}", "the attribute __"),
+        ("{{ x._hidden }}", "the attribute _hidden"),
+        ("{{ ''['__class__'] }}", "the attribute __class__"),
+        ("{{ ''|attr('__class__') }}", "the filter attr"),
+        ("{{ [''] | map(attribute='__class__') | first }}", "the attribute __class__"),
+        ("{{ [''] | map(attribute='x.__class__') | first }}", "the attribute x.__class__"),
+        ("{{ '{0.__class__}'.format(1) }}", "the attribute {0.__class__}"),
+        ("{{ 10 ** 9 }}", "the power operator"),
+        ("{{ 'a' * 100000000 }}", "repeats something"),
+        ("{{ 'a' * 9999 }}", "repeats something"),
+        ("{{ 9999 * [0] }}", "repeats something"),
+        ("{{ range(1000000000) }}", "a number above 1,000,000"),
+        ("{{ 1e400 }}", "a number above 1,000,000"),
+        ("{{ '{:>900000000}'.format(1) }}", "formats with {:>900000000}"),
+        ("{{ '%1000000000d' % 1 }}", "formats with %1000000000d"),
+        ("{{ '%*d' % (900000, 1) }}", "formats with %*d"),
+        ("{{ '%.99999f' % 1 }}", "formats with %.99999f"),
+        ("{{ 'a' | center(90000) }}", "pads with center"),
+        ("{{ 'a' | indent(width=90000) }}", "pads with indent"),
+        ("{{ 'a'.ljust(90000) }}", "pads with ljust"),
+        ("{{ 'a' | xmlattr }}", "the filter xmlattr"),
+        ("{{ 'a' | no_such_filter }}", "the filter no_such_filter"),
+        ("{{ 'a' is escaped }}", "the test escaped"),
+        ("{% autoescape true %}{% endautoescape %}", "the tag autoescape"),
+        ("{% block x %}{% endblock %}", "the tag block"),
+        ("\n\n{% if false %}{{ x.__class__ }}{% endif %}", "(line 3)"),
+    ],
+)
+def test_what_no_template_needs_is_refused_before_anything_runs(source: str, problem: str) -> None:
+    message = failure("{{ raise_exception('it ran') }}" + source)
+    assert "may not do" in message
+    assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 7 % 2 }} {{ 3 * 4 }} {{ 1000000 }}", "1 12 1000000"),
+        ("{{ '    ' * 2 }}|{{ 'a' | indent(4) }}|{{ 'a' | center(3) }}", "        |a| a "),
+        ("{{ '%d %s' % (1, 'x') }} {{ '{:>3}'.format(1) }} {{ '100%' }}", "1 x   1 100%"),
+        ("{{ '2024-12-31' }} {{ {'_json': 1}['_json'] }}", "2024-12-31 1"),
+    ],
+)
+def test_what_looks_like_it_and_is_ordinary_is_rendered(source: str, text: str) -> None:
+    assert render(source) == text
+
+
+@pytest.mark.parametrize(
     "source",
     [
-        "{{ ''.__class__.__mro__ }}",
-        "{{ cycler.__init__.__globals__ }}",
+        "{{ messages['app' ~ 'end'](1) }}",
         "{{ messages.append(1) }}",
         "{{ messages[0].update(role='system') }}",
-        "{{ joiner.__init__.__globals__.os }}",
     ],
 )
 def test_what_the_sandbox_forbids(source: str) -> None:
@@ -110,12 +164,11 @@ def test_what_the_sandbox_forbids(source: str) -> None:
 @pytest.mark.parametrize(
     "way",
     [
-        "''|attr('__class__')",
-        "raise_exception.__globals__",
-        "'{0.__class__}'.format(1)",
-        "(messages | first).__class__",
-        "[''] | map(attribute='__class__') | first",
-        "namespace(x=1).__class__",
+        "raise_exception['_' ~ '_globals_' ~ '_']",
+        "('{0._' ~ '_class__}').format(1)",
+        "(messages | first)['_' ~ '_class_' ~ '_']",
+        "[''] | map(attribute='_' ~ '_class_' ~ '_') | first",
+        "namespace(x=1)['_' ~ '_class_' ~ '_']",
     ],
 )
 def test_a_way_around_it_leads_nowhere(way: str) -> None:
@@ -125,9 +178,6 @@ def test_a_way_around_it_leads_nowhere(way: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "{% include 'secrets' %}",
-        "{% import 'os' as os %}",
-        "{% extends 'base' %}",
         "{{ messages[7].content.upper() }}",
         "{{ 1 / 0 }}",
         "{{ 1 + 'a' }}",
@@ -138,7 +188,7 @@ def test_a_way_around_it_leads_nowhere(way: str) -> None:
         "{{ lipsum() }}",
         "{{ {}['a']['b'] }}",
         "{{ none.x.y }}",
-        "{{ (messages | first).__class__.x }}",
+        "{{ (messages | first)['_' ~ '_class_' ~ '_'].x }}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ '%d' % 'x' }}",
     ],
@@ -154,7 +204,7 @@ def test_whatever_goes_wrong_is_a_sentence(source: str) -> None:
         "{% if %}",
         "{{ 'unclosed }}",
         "{% for x in y %}",
-        "{{ x | no_such_filter }}",
+        "{{ x | from_json }}",
         "{% unknown %}",
         "{{ " + "9" * 5000 + " }}",
     ],
@@ -171,22 +221,26 @@ def test_the_line_of_a_mistake_is_told() -> None:
     "source",
     [
         "{{ " + "(" * 6000 + "1" + ")" * 6000 + " }}",
-        "{% if true %}" * 6000 + "{% endif %}" * 6000,
+        "{% if 1 %}" * 3000 + "{%endif%}" * 3000,
         "{{ " + "(x+" * 250 + "1" + ")" * 250 + " }}",
+        "{{ " + "1+" * 30_000 + "1 }}",
+        "{{ x" + ".a" * 30_000 + " }}",
         "{% for a in messages %}" * 25 + "x" + "{% endfor %}" * 25,
     ],
-    ids=["parentheses", "ifs", "python's parentheses", "python's loops"],
+    ids=["parentheses", "ifs", "python's parentheses", "a sum", "a path", "python's loops"],
 )
 def test_too_deep(source: str) -> None:
     assert "nested too deeply" in failure(source)
 
 
 def test_too_long_a_template() -> None:
-    assert str(MAX_TEMPLATE_CHARACTERS) in failure("x" * (MAX_TEMPLATE_CHARACTERS + 1))
+    assert str(MAX_CHARACTERS) in failure("x" * (MAX_CHARACTERS + 1))
 
 
 def test_too_long_an_output() -> None:
-    assert str(MAX_OUTPUT_BYTES) in failure(f"{{{{ 'x' * {MAX_OUTPUT_BYTES + 1} }}}}")
+    assert str(MAX_OUTPUT_BYTES) in failure(
+        f"{{{{ 'x' * (1024 * {MAX_OUTPUT_BYTES // 1024} + 1) }}}}"
+    )
     endless = "{% for i in range(99999) %}" + "€" * 100 + "{% endfor %}"
     assert str(MAX_OUTPUT_BYTES) in failure(endless)
 

@@ -20,6 +20,7 @@ from freehold.api.guard import Guard, Rules, too_large
 from freehold.api.ollama import convert as ollama
 from freehold.api.ollama.embed_routes import router as ollama_embed_router
 from freehold.api.ollama.models_routes import router as ollama_models_router
+from freehold.api.ollama.pull_routes import ollama_pull_router
 from freehold.api.ollama.routes import router as ollama_router
 from freehold.api.openai import convert as openai
 from freehold.api.openai.completions_routes import router as openai_completions_router
@@ -27,9 +28,9 @@ from freehold.api.openai.embeddings_routes import router as openai_embeddings_ro
 from freehold.api.openai.responses_routes import responses_router as openai_responses_router
 from freehold.api.openai.routes import router as openai_router
 from freehold.api.plain.routes import router as plain_router
-from freehold.api.problem import Problem, problem_of, unexpected
+from freehold.api.problem import Problem, Refused, problem_of, unexpected
 from freehold.api.reference import page
-from freehold.api.stream import ClientLeft
+from freehold.api.stream import SILENCE_SECONDS, ClientLeft
 from freehold.domain.errors import FreeholdError
 from freehold.runtime.wiring import Runtime
 
@@ -46,8 +47,12 @@ class Health(BaseModel):
     loaded: list[str]
 
 
-def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
-    """The whole HTTP side of one server."""
+def build_app(
+    runtime: Runtime, rules: Rules, instance: str, *, silence: float = SILENCE_SECONDS
+) -> FastAPI:
+    """The whole HTTP side of one server. ``silence``: after so many seconds of it, streams say
+    that they are alive.
+    """
     app = FastAPI(
         title="freehold",
         version=version("freehold"),
@@ -55,6 +60,7 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
+    app.state.silence = silence
     app.include_router(openai_router)
     app.include_router(openai_completions_router)
     app.include_router(openai_responses_router())
@@ -63,6 +69,7 @@ def build_app(runtime: Runtime, rules: Rules, instance: str) -> FastAPI:
     app.include_router(anthropic_router)
     app.include_router(ollama_router)
     app.include_router(ollama_models_router)
+    app.include_router(ollama_pull_router())
     app.include_router(ollama_embed_router)
 
     @app.get("/healthz")
@@ -126,6 +133,11 @@ async def _ours(request: Request, error: Exception) -> Response:
     return _respond(request.url.path, problem_of(error))
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _respond(request.url.path, error.problem)
+
+
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return _respond(request.url.path, invalid_body(error))
@@ -158,6 +170,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     FreeholdError: _ours,
+    Refused: _refused,
     RequestValidationError: _invalid,
     HTTPException: _http,
     ClientLeft: _left,

@@ -24,12 +24,21 @@ class Problem:
     retry_after: int | None = None
 
 
+class Refused(Exception):
+    """A route says no for a reason of its own, which nothing below it knows."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
 # The most specific class wins.
 _STATUS: dict[type[FreeholdError], int] = {
     errors.RequestError: 400,
     errors.NotFound: 404,
     errors.Unavailable: 503,
     errors.RefusedFile: 500,
+    errors.LicenceRefused: 403,
     errors.EngineError: 500,
     errors.LoadFailed: 503,
     errors.EngineCrashed: 503,

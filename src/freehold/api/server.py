@@ -17,6 +17,7 @@ import uvicorn
 
 from freehold.api.app import build_app
 from freehold.api.guard import Rules
+from freehold.api.stream import SILENCE_SECONDS
 from freehold.domain.errors import FreeholdError, InvalidSetting, PortInUse
 from freehold.domain.settings import Settings
 from freehold.runtime import server as announcement
@@ -88,14 +89,22 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    runtime: Runtime, sock: socket.socket, *, preload: tuple[str, ...], say: Callable[[str], None]
+    runtime: Runtime,
+    sock: socket.socket,
+    *,
+    preload: tuple[str, ...],
+    say: Callable[[str], None],
+    silence: float = SILENCE_SECONDS,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises the error of a model that cannot be preloaded."""
+    """Serve until SIGINT or SIGTERM. Raises the error of a model that cannot be preloaded.
+
+    ``silence`` as in `build_app`.
+    """
     settings = runtime.settings
     address = ServerAddress(os.getpid(), url_of(sock), secrets.token_hex(16))
     host, port = sock.getsockname()[:2]
     rules = Rules(port=port, api_key=settings.api_key, manages=is_loopback(host))
-    app = build_app(runtime, rules, address.instance)
+    app = build_app(runtime, rules, address.instance, silence=silence)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -13,19 +14,27 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import msgspec
 import psutil
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
-from freehold.domain.errors import FreeholdError
+from freehold.cli.completing import LOCAL_MODEL
+from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
 from freehold.engines.base import Kernels
 from freehold.engines.llamacpp.build import Build, cpu_model, installed, rebuild_command
 from freehold.machine.compiler import find_compiler
 from freehold.process.child import child_environment, describe_exit
+from freehold.process.confine import Confinement, Layer
 from freehold.runtime import native
 from freehold.runtime import server as announcement
 from freehold.runtime.wiring import usable_cores
+from freehold.trust.egress import refuse_egress
 from freehold.weights.store import Store
+
+# Imported by the trial before it confines itself, as the children do.
+_CHILDREN = ("freehold.engines.llamacpp.worker", "freehold.text.child")
+_NOBODY = "192.0.2.1"  # an address of documentation, nobody's
 
 
 @dataclass(frozen=True)
@@ -39,24 +48,60 @@ class Finding:
 
 
 @click.command("doctor")
+@click.argument("model", required=False, shell_complete=LOCAL_MODEL)
+@click.option(
+    "--egress", is_flag=True, help="Run MODEL (or a tiny one) and list every connection attempted."
+)
 @JSON_OPTION
-def command(as_json: bool) -> int:
+def command(model: str | None, egress: bool, as_json: bool) -> int:
     """Check this machine and this installation; exit status 1 if something is wrong."""
     settings = settings_from()
+    if egress:
+        return _egress(settings, model, as_json)
+    if model is not None:
+        raise click.UsageError("MODEL goes with --egress.")
     findings = [*_machine(), *_native(settings), *_store(settings), *_network(settings)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            mark = " " if finding.ok else "!"
-            click.echo(f"{mark} {finding.name.ljust(width)}  {finding.value}")
-            if finding.hint:
-                click.echo(f"  {' ' * width}  {finding.hint}")
+        _print(findings)
+    return _status(findings)
+
+
+def _print(findings: list[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = " " if finding.ok else "!"
+        click.echo(f"{mark} {finding.name.ljust(width)}  {finding.value}")
+        if finding.hint:
+            click.echo(f"  {' ' * width}  {finding.hint}")
+
+
+def _status(findings: list[Finding]) -> int:
     wrong = sum(not finding.ok for finding in findings)
     if wrong:
         notice(f"{wrong} of {len(findings)} need attention.")
     return 1 if wrong else 0
+
+
+def _egress(settings: Settings, model: str | None, as_json: bool) -> int:
+    from freehold.cli.egress import check
+
+    report = check(settings, model)
+    if as_json:
+        print_json(report.as_data())
+        return 1 if report.left else 0
+    findings = [
+        Finding("Model", f"{report.model}; {report.tokens} tokens streamed"),
+        Finding("Observed by", report.means),
+        Finding("Not observed", report.unseen or "nothing"),
+        Finding("On this machine", f"{len(report.stayed)} connections"),
+        *(Finding("Beyond it", str(attempt), ok=False) for attempt in report.left),
+    ]
+    if not report.left:
+        findings.append(Finding("Beyond it", "nothing was attempted"))
+    _print(findings)
+    return _status(findings)
 
 
 def _machine() -> list[Finding]:
@@ -179,6 +224,57 @@ def _network(settings: Settings) -> list[Finding]:
         Finding(
             "Offline", f"{'yes' if settings.offline else 'no'} ({settings.origins['offline']})"
         ),
+        _gateway(settings),
+        *confinement_findings(confinement()),
         Finding("Server", ", ".join(server.url for server in servers) or "none running"),
         Finding("Hub", settings.hub_endpoint or "huggingface.co, asked only by pull"),
+    ]
+
+
+def _gateway(settings: Settings) -> Finding:
+    """What `serve` and `run` may do, tried here: the hook is the same."""
+    if not settings.offline:
+        return Finding("Gateway", "may use the network: freehold is not offline")
+    refuse_egress()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect((_NOBODY, 9))  # a datagram socket: nothing is sent
+    except OfflineRefused:
+        return Finding(
+            "Gateway",
+            "reaches nobody beyond this machine: audit hook, and where children are denied the "
+            "network, seccomp once it has started",
+        )
+    return Finding("Gateway", "the audit hook does not hold", ok=False)
+
+
+def confinement() -> Confinement:
+    """What a child here cannot do, tried in one that is set up as they are."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "freehold.process.trial", *_CHILDREN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=child_environment(environment()),
+    )
+    if result.returncode != 0:
+        none = Layer(False, f"the trial {describe_exit(result.returncode)}")
+        return Confinement(network=none, files=none)
+    return msgspec.json.decode(result.stdout, type=Confinement)
+
+
+def confinement_findings(confined: Confinement) -> list[Finding]:
+    """Older kernels have no Landlock and other systems neither: a fact, not a fault."""
+    network, files = confined.network, confined.files
+    return [
+        Finding(
+            "Children's network",
+            f"denied ({network.detail}; tried)" if network.active else f"open: {network.detail}",
+            ok=network.active or sys.platform != "linux",
+        ),
+        Finding(
+            "Children's writing",
+            f"denied ({files.detail}; tried)" if files.active else f"open: {files.detail}",
+        ),
     ]

@@ -6,6 +6,8 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, print_table, settings_from, size
 from freehold.cli.pull import as_data
+from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Verdict
 from freehold.weights.catalog import CatalogModel
 from freehold.weights.library import Library
 
@@ -20,8 +22,10 @@ def command(available: bool, as_json: bool) -> None:
         _list_available(library, as_json)
         return
     manifests = library.registry.all()
+    verdicts = Dossiers.open(library).verdicts(manifests)
     if as_json:
-        print_json([as_data(manifest) for manifest in manifests])
+        pairs = zip(manifests, verdicts, strict=True)
+        print_json([{**as_data(m), "licence": _short(verdict)} for m, verdict in pairs])
         return
     if not manifests:
         notice(
@@ -30,12 +34,24 @@ def command(available: bool, as_json: bool) -> None:
         )
         return
     print_table(
-        ("NAME", "SIZE", "LICENCE (DECLARED)", "FETCHED", "FROM"),
+        ("NAME", "SIZE", "LICENCE", "RUN", "SERVE", "FETCHED", "FROM"),
         (
-            (m.reference, size(m.size), m.licence or "none", m.fetched_at[:10], m.origin)
-            for m in manifests
+            (
+                *(m.reference, size(m.size), v.concluded or "unknown"),
+                *(v.run.outcome, v.serve.outcome, m.fetched_at[:10], m.origin),
+            )
+            for m, v in zip(manifests, verdicts, strict=True)
         ),
     )
+
+
+def _short(verdict: Verdict) -> dict[str, object]:
+    return {
+        "concluded": verdict.concluded,
+        "run": verdict.run.outcome,
+        "serve": verdict.serve.outcome,
+        "duties": [duty.text for duty in verdict.serve.duties],
+    }
 
 
 def _list_available(library: Library, as_json: bool) -> None:

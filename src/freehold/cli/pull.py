@@ -16,6 +16,10 @@ from freehold.cli.common import (
     size,
 )
 from freehold.cli.completing import MODEL
+from freehold.trust.acquire import acquire
+from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Outcome, Verdict
+from freehold.trust.wording import verdict_data
 from freehold.weights.catalog import CatalogModel
 from freehold.weights.library import Library
 from freehold.weights.registry import Manifest
@@ -33,13 +37,17 @@ def command(reference: str, as_json: bool, offline: bool | None) -> None:
     """
     library = Library.open(settings_from(offline=offline))
     announce(library, reference)
-    manifest = library.pull(reference, progress())
+    acquired = acquire(Dossiers.open(library), reference, progress())
+    manifest, verdict = acquired.manifest, acquired.dossier.verdict
+    for note in acquired.dossier.notes:
+        notice(note)
     if as_json:
-        print_json(as_data(manifest))
+        print_json({**as_data(manifest), "licence": verdict_data(verdict)})
         return
     for file in manifest.files:
         notice(f"{file.name}  {size(file.size)}  sha256 {file.sha256}")
-    notice(licence_line(manifest))
+    for line in summary(manifest.reference, verdict):
+        notice(line)
     click.echo(manifest.reference)
 
 
@@ -57,12 +65,18 @@ def distillate_line(row: CatalogModel) -> str:
     )
 
 
-def licence_line(manifest: Manifest) -> str:
-    """What the card declares, and that it is a declaration."""
-    if manifest.licence is None:
-        return f"Licence of {manifest.reference}: none declared."
-    source = f" (declared by {manifest.licence_source})" if manifest.licence_source else ""
-    return f"Licence of {manifest.reference}: {manifest.licence}{source}"
+def summary(reference: str, verdict: Verdict) -> tuple[str, ...]:
+    """The verdict in a line, its reason where it is not plain, and where to read the rest."""
+    line = (
+        f"Licence of {reference}: {verdict.concluded or 'unknown'}; "
+        f"run: {verdict.run.outcome}, serve: {verdict.serve.outcome}."
+    )
+    told = [line]
+    for ruling in dict.fromkeys((verdict.run, verdict.serve)):
+        if ruling.outcome not in (Outcome.OK, Outcome.DUTIES):
+            told += [reason for reason in ruling.reasons[:1] if reason not in told]
+    told.append(f"Everything behind it: freehold licence {reference}")
+    return tuple(told)
 
 
 def as_data(manifest: Manifest) -> dict[str, Any]:

@@ -24,13 +24,17 @@ from freehold.cli.common import (
 from freehold.cli.completing import MODEL
 from freehold.cli.conversation import Conversation
 from freehold.cli.output import Screen, figures, tokens_per_second, why_cut
-from freehold.cli.pull import announce, licence_line
+from freehold.cli.pull import announce, summary
 from freehold.domain.answers import Ended, EndReason
 from freehold.domain.chat import Message, Role
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Sampling
 from freehold.domain.settings import Settings
+from freehold.process.confine import deny_network
 from freehold.runtime.wiring import open_runtime
+from freehold.trust.acquire import acquire
+from freehold.trust.dossier import Dossiers
+from freehold.trust.egress import refuse_egress
 from freehold.weights.library import Library
 from freehold.weights.reference import PathReference
 
@@ -75,6 +79,8 @@ def command(
     What is piped in is added to the prompt. A model that is not here is fetched first.
     """
     settings = settings_from(context=context, offline=offline)
+    if settings.offline:
+        refuse_egress()
     text = _whole_prompt(prompt)
     if not math.isfinite(temperature):
         raise InvalidRequest("--temperature must be a number from 0 to 2.")
@@ -127,6 +133,8 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
     served = (reference.path,) if isinstance(reference, PathReference) else ()
     if not served:
         await asyncio.to_thread(_fetch, library, str(reference))
+    if settings.offline:
+        deny_network()  # servers have been asked
     async with open_runtime(settings, notice=notice, served_paths=served) as runtime:
         warming = asyncio.create_task(runtime.text.start())
         try:
@@ -138,9 +146,12 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
 
 
 def _fetch(library: Library, reference: str) -> None:
+    if library.is_local(library.reference(reference)):
+        return  # what is to be said of it is said when it is loaded
     announce(library, reference)
-    manifest = library.pull(reference, progress())
-    notice(licence_line(manifest))
+    acquired = acquire(Dossiers.open(library), reference, progress())
+    for line in summary(acquired.manifest.reference, acquired.dossier.verdict):
+        notice(line)
 
 
 async def _answer_once(backend: Backend, options: Options, text: str, as_json: bool) -> None:

@@ -12,6 +12,12 @@ from freehold.cli.common import OFFLINE_OPTION, notice, settings_from
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.domain.errors import InvalidReference
 from freehold.domain.settings import Settings
+from freehold.process.confine import deny_network
+from freehold.trust import lock as locking
+from freehold.trust.egress import refuse_egress
+from freehold.trust.lock import Lock
+from freehold.trust.verdict import Use
+from freehold.weights.addresses import is_loopback
 from freehold.weights.files import require_file
 from freehold.weights.gguf import read_header
 from freehold.weights.library import Library
@@ -34,6 +40,13 @@ from freehold.weights.reference import PathReference
 @click.option("--latency", type=int, help="Milliseconds between tokens to aim for (500).")
 @click.option("--speculate/--no-speculate", default=None, help="Guess tokens that repeat.")
 @click.option("--alias", "aliases", multiple=True, help="NAME=MODEL: another name of a model.")
+@click.option(
+    "--locked",
+    "lock_files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="A lock: only models that are exactly as locked are served.",
+)
 @OFFLINE_OPTION
 def command(
     models: tuple[str, ...],
@@ -51,6 +64,7 @@ def command(
     latency: int | None,
     speculate: bool | None,
     aliases: tuple[str, ...],
+    lock_files: tuple[Path, ...],
     offline: bool | None,
 ) -> None:
     """Serve every model in the store, and the files named here, over HTTP.
@@ -75,11 +89,16 @@ def command(
         offline=offline,
     )
     served = _check(Library.open(settings), models)
+    if settings.offline:
+        refuse_egress()
+    locks = tuple(map(locking.read, lock_files))
 
     from freehold.api.server import bind
 
     sock = bind(settings)
-    asyncio.run(_serve(settings, sock, models, served))
+    if settings.offline:
+        deny_network()  # the one socket a server needs is there
+    asyncio.run(_serve(settings, sock, models, served, locks))
     notice("Stopped.")
 
 
@@ -103,10 +122,18 @@ def _check(library: Library, models: tuple[str, ...]) -> tuple[Path, ...]:
 
 
 async def _serve(
-    settings: Settings, sock: socket.socket, models: tuple[str, ...], served: tuple[Path, ...]
+    settings: Settings,
+    sock: socket.socket,
+    models: tuple[str, ...],
+    served: tuple[Path, ...],
+    locks: tuple[Lock, ...],
 ) -> None:
     from freehold.api.server import serve
     from freehold.runtime.wiring import open_runtime
 
-    async with open_runtime(settings, notice=notice, served_paths=served) as runtime:
+    # Whoever can reach only this machine is its owner; anybody else is served.
+    use = Use.RUN if is_loopback(settings.host) else Use.SERVE
+    async with open_runtime(
+        settings, notice=notice, served_paths=served, use=use, locks=locks
+    ) as runtime:
         await serve(runtime, sock, preload=models, say=notice)

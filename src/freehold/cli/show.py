@@ -9,11 +9,14 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
 from freehold.cli.completing import MODEL
-from freehold.cli.pull import announce, licence_line
+from freehold.cli.pull import announce, summary
 from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import ModelNotPulled
 from freehold.domain.settings import Settings
 from freehold.text.client import Prompt, TextService
+from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Verdict
+from freehold.trust.wording import verdict_data
 from freehold.weights.catalog import CatalogModel
 from freehold.weights.library import Library, LocalModel
 
@@ -27,7 +30,7 @@ from freehold.weights.library import Library, LocalModel
 def command(
     reference: str, prompt: str | None, system: str | None, template: bool, as_json: bool
 ) -> None:
-    """Show what is known of REFERENCE: files, digests, origin, header, licence as declared."""
+    """Show what is known of REFERENCE: files, digests, origin, header, licence."""
     settings = settings_from()
     library = Library.open(settings)
     try:
@@ -68,9 +71,9 @@ async def _render(model: LocalModel, messages: tuple[Message, ...]) -> Prompt:
 
 
 def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Settings) -> None:
-    facts = _facts(model)
+    verdict = Dossiers.open(library).of(model).verdict
     if as_json:
-        print_json(facts)
+        print_json(_facts(model, verdict))
         return
     header = model.header
     lines: list[tuple[str, str]] = [
@@ -107,14 +110,11 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name.ljust(width)}  {value}")
-    if model.manifest is not None:
-        click.echo(licence_line(model.manifest))
-    else:
-        declared = header.text("general.license") or "none"
-        click.echo(f"Licence in the file's header: {declared}.")
+    for line in summary(model.reference, verdict):
+        click.echo(line)
 
 
-def _facts(model: LocalModel) -> dict[str, Any]:
+def _facts(model: LocalModel, verdict: Verdict) -> dict[str, Any]:
     header, manifest = model.header, model.manifest
     return {
         "name": model.name,
@@ -131,6 +131,7 @@ def _facts(model: LocalModel) -> dict[str, Any]:
         "licence_declared": manifest.licence if manifest else header.text("general.license"),
         "licence_source": manifest.licence_source if manifest else "the file's header",
         "base_models": list(manifest.base_models) if manifest else [],
+        "licence": verdict_data(verdict),
     }
 
 

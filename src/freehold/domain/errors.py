@@ -14,7 +14,10 @@
     ├── RefusedFile              bytes we will not run
     │   ├── InvalidModelFile     not a well-formed model file
     │   ├── UnsupportedFile      a pickle, a directory, another format
-    │   └── DigestMismatch       not the bytes that were promised
+    │   ├── DigestMismatch       not the bytes that were promised
+    │   ├── InvalidLock          a lock that cannot be believed
+    │   ├── UntrustedSignature   a signature that proves nothing
+    │   └── LicenceRefused       the owner's policy says no to what the licence says
     ├── Unavailable              may work later or elsewhere
     │   ├── SourceUnavailable    a source cannot be reached or lacks the file
     │   │   └── CannotResume     it has the file, but only from the beginning
@@ -174,6 +177,24 @@ class DigestMismatch(RefusedFile):
             f"{what} has SHA-256 {actual}, but {expected} was expected; it will not be used.",
             hint=hint,
         )
+
+
+class InvalidLock(RefusedFile):
+    """A lock is damaged, of a newer format, or says what no lock may say."""
+
+    code = "invalid_lock"
+
+
+class UntrustedSignature(RefusedFile):
+    """A signature is of another key or other bytes, or of a kind we do not trust."""
+
+    code = "untrusted_signature"
+
+
+class LicenceRefused(RefusedFile):
+    """What the texts say, and what this machine's policy makes of it, rule this use out."""
+
+    code = "licence_refused"
 
 
 class Unavailable(FreeholdError):

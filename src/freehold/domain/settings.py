@@ -38,7 +38,8 @@ class Settings:
     ``cache_layout``, ``cache_type``, ``flash_attention``, ``cells`` and ``prefix_memory`` (MiB)
     are about the key-value cache; ``latency`` is the inter-token latency, in milliseconds, that
     reading other prompts must respect; ``speculate`` allows guessing tokens.
-    ``aliases`` are further names of models, for clients that insist on one.
+    ``aliases`` are further names of models, for clients that insist on one. ``policy`` is the file
+    that says what to do about verdicts on licences; None: the usual one, if it is there.
     ``origins`` says where each value came from: ``flag``, a variable, a file, ``default``.
     """
 
@@ -63,6 +64,7 @@ class Settings:
     hub_token: str | None = field(default=None, repr=False)
     log_level: str = "warning"
     aliases: Mapping[str, str] = field(default_factory=dict)
+    policy: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -79,6 +81,11 @@ def default_home() -> Path:
 def default_file() -> Path:
     """The configuration file looked for unless FREEHOLD_CONFIG names another."""
     return Path(platformdirs.user_config_dir("freehold", appauthor=False)) / "config.toml"
+
+
+def default_policy() -> Path:
+    """The policy file looked for unless FREEHOLD_POLICY names another."""
+    return default_file().with_name("policy.toml")
 
 
 def _number(low: int, high: int) -> Callable[[Any], int]:
@@ -112,7 +119,7 @@ def _switch(value: Any) -> bool:
         raise ValueError("must be true or false") from None
 
 
-def _folder(value: Any) -> Path:
+def _path(value: Any) -> Path:
     return Path(_text(value)).expanduser().absolute()
 
 
@@ -146,7 +153,7 @@ _MAX_CONTEXT = 16 * 1024 * 1024
 
 # Setting -> (environment variable, parser).
 _KNOWN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "home": ("FREEHOLD_HOME", _folder),
+    "home": ("FREEHOLD_HOME", _path),
     "host": ("FREEHOLD_HOST", _text),
     "port": ("FREEHOLD_PORT", _number(0, 65535)),
     "context": ("FREEHOLD_CONTEXT", _number(16, _MAX_CONTEXT)),
@@ -166,6 +173,7 @@ _KNOWN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "hub_endpoint": ("HF_ENDPOINT", _text),
     "hub_token": ("HF_TOKEN", _text),
     "aliases": ("FREEHOLD_ALIASES", _pairs),
+    "policy": ("FREEHOLD_POLICY", _path),
     "log_level": ("FREEHOLD_LOG_LEVEL", _one_of("debug", "info", "warning", "error")),
 }
 _OTHER_VARIABLES = {"FREEHOLD_CONFIG"}

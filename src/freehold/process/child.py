@@ -2,7 +2,8 @@
 
 A child is a module of ours run with `python -P -m`, with one end of a socket pair
 and nothing else inherited. It belongs to its own session, so a Ctrl-C in the
-terminal reaches only us, and it dies when we die (`inside.die_with_parent`).
+terminal reaches only us, it dies when we die (`inside.die_with_parent`), and it can reach
+nothing else (`confine`).
 """
 
 from __future__ import annotations
@@ -43,13 +44,20 @@ _INHERITED = (
     "VIRTUAL_ENV",
 )
 
-# Said to every child: no debugger or backtrace on an abort, no calls home.
+# Said to every child: no debugger or backtrace on an abort, no calls home. OpenBLAS would start
+# threads when numpy is imported, before the child confines itself (`confine`).
 _ALWAYS = {
+    "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "GGML_NO_BACKTRACE": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 
 

@@ -1,13 +1,18 @@
-"""What a child does first: find its socket, and arrange to die with its parent."""
+"""What a child does first: find its socket, arrange to die with its parent, confine itself."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import signal
 import socket
 import sys
+
+from freehold.process.confine import confine
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,10 +41,19 @@ def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def give_up_the_rest() -> None:
+    """The network and writing to files, as far as the system lets a process give them up."""
+    confined = confine()
+    for what, layer in (("network", confined.network), ("files", confined.files)):
+        if not layer.active:
+            log.warning("Not confined (%s): %s.", what, layer.detail)
+
+
 def settle_in(argument: str) -> socket.socket:
-    """All of the above, in order; returns the socket."""
+    """All of the above, in order; returns the socket. Call it while there is one thread."""
     die_with_parent()
     leave_no_core()
+    give_up_the_rest()
     return connect(argument)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -26,10 +27,12 @@ from freehold.domain.answers import (
     WholeAnswer,
 )
 from freehold.domain.chat import GenerateRequest, ToolCall
-from freehold.domain.errors import EngineError, InvalidRequest
+from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
 from freehold.domain.events import Event, TokenLogprob
 from freehold.runtime.interpreter import Interpreter
 from freehold.text.expectation import Expectation
+
+log = logging.getLogger(__name__)
 
 Generate = Callable[[GenerateRequest], AsyncGenerator[Event, None]]
 
@@ -39,9 +42,10 @@ class Plan:
     """How all answers to one request are read. ``began``: when it arrived (monotonic seconds).
 
     ``budget`` bounds the tokens of reasoning. Without ``parallel_calls`` an answer ends with its
-    first call.
+    first call. ``model`` is its name.
     """
 
+    model: str
     expected: Expectation
     began: float
     budget: int | None = None
@@ -65,12 +69,45 @@ class Answer:
         self._reasoning_end = reasoning_end
 
     async def parts(self) -> AsyncGenerator[Part, None]:
-        """Run it, once. Closing the iterator early cancels."""
+        """Run it, once. Closing the iterator early cancels. Its end is logged, however it comes."""
         reader = Interpreter(
             self._plan.expected.parser(),
             reasoning_end=self._reasoning_end,
             began=self._plan.began,
         )
+        end, decode = "cancelled", None
+        try:
+            async with contextlib.aclosing(self._run(reader)) as parts:
+                async for part in parts:
+                    if isinstance(part, Ended):
+                        end, decode = part.reason.value, part.timings.decode
+                    yield part
+        except FreeholdError as error:
+            end = error.code
+            raise
+        finally:
+            self._log(end, reader, decode or reader.measured(time.monotonic()).decode)
+
+    def _log(self, end: str, reader: Interpreter, decode: float) -> None:
+        """For operators: numbers, and nothing of what was said."""
+        used = reader.usage
+        further = used.completion_tokens - 1
+        log.info(
+            "request=%s model=%r end=%s prompt_tokens=%d cached_tokens=%d completion_tokens=%d "
+            "reasoning_tokens=%d first_token=%s first_answer=%s tokens_per_second=%s",
+            self._request.request_id,
+            self._plan.model,
+            end,
+            used.prompt_tokens,
+            used.cached_tokens,
+            used.completion_tokens,
+            used.reasoning_tokens,
+            _figure(reader.first_token),
+            _figure(reader.first_answer),
+            _figure(further / decode if further > 0 and decode > 0 else None),
+        )
+
+    async def _run(self, reader: Interpreter) -> AsyncGenerator[Part, None]:
         request: GenerateRequest | None = self._request
         while request is not None:
             following = None
@@ -127,6 +164,10 @@ class Answer:
         end = next(n for n, part in enumerate(parts, 1) if isinstance(part, ToolCallDelta))
         timings = reader.measured(time.monotonic())
         return [*parts[:end], reader.ended(EndReason.TOOL_CALLS, timings, None)]
+
+
+def _figure(measured: float | None) -> str:
+    return "-" if measured is None else f"{measured:.3f}"
 
 
 async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part], None]:
@@ -210,11 +251,11 @@ class Collector:
 
 
 async def collect(
-    first: tuple[int, Part], parts: AsyncGenerator[tuple[int, Part], None], count: int
+    parts: AsyncGenerator[tuple[int, Part], None], count: int
 ) -> tuple[WholeAnswer, ...]:
-    """All of `merged`, whose ``first`` part has been taken already, put together."""
+    """All that `merged` gives, put together. Cancelling it cancels the answers."""
     collectors = [Collector() for _ in range(count)]
-    collectors[first[0]].add(first[1])
-    async for number, part in parts:
-        collectors[number].add(part)
+    async with contextlib.aclosing(parts):
+        async for number, part in parts:
+            collectors[number].add(part)
     return tuple(collector.whole() for collector in collectors)

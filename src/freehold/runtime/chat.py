@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 
-from freehold.domain.answers import Part
+from freehold.domain.answers import Part, WholeAnswer
 from freehold.domain.chat import (
     ChatRequest,
     CompletionRequest,
@@ -19,7 +19,7 @@ from freehold.domain.chat import (
 from freehold.domain.errors import InvalidRequest, PromptTooLong
 from freehold.domain.sampling import Constraint, Sampling
 from freehold.engines.base import begun_before, require_generating
-from freehold.runtime.answering import Answer, Plan, merged
+from freehold.runtime.answering import Answer, Plan, collect, merged
 from freehold.runtime.manager import Lease, Manager
 from freehold.text.client import Prompt, TextService
 from freehold.text.expectation import Expectation, expectation, require_known
@@ -35,9 +35,10 @@ class Generation:
     """A request that is ready to run: nothing about it can be refused any more.
 
     ``answers`` are independent of each other; each runs once. Closing their iterators early
-    cancels.
+    cancels. ``request_id`` is the first one's, as logs have it.
     """
 
+    request_id: str
     model: LocalModel
     prompt: Prompt
     context: int
@@ -46,6 +47,10 @@ class Generation:
     def parts(self) -> AsyncGenerator[tuple[int, Part], None]:
         """The parts of all answers as they come, each with its answer's number."""
         return merged(self.answers)
+
+    async def whole(self) -> tuple[WholeAnswer, ...]:
+        """All answers, put together."""
+        return await collect(self.parts(), len(self.answers))
 
 
 class Chat:
@@ -80,7 +85,11 @@ class Chat:
                 )
                 await self._check(source, expected.constraint, request)
             plan = Plan(
-                expected, began, told.reasoning.budget, parallel_calls=request.tool_choice.parallel
+                lease.model.name,
+                expected,
+                began,
+                told.reasoning.budget,
+                parallel_calls=request.tool_choice.parallel,
             )
             yield self._generation(request, lease, prompt, plan)
 
@@ -111,7 +120,8 @@ class Chat:
                 prompt = await self._completion_prompt(source, request)
                 if request.constraint is not None:
                     await self._text.check_constraint(source, request.constraint)
-            plan = Plan(replace(_AS_IT_IS, constraint=request.constraint), began)
+            expected = replace(_AS_IT_IS, constraint=request.constraint)
+            plan = Plan(lease.model.name, expected, began)
             yield self._generation(request, lease, prompt, plan)
 
     async def count(self, request: ChatRequest) -> int:
@@ -155,7 +165,7 @@ class Chat:
             Answer(supervisor.generate, _numbered(generate, number), plan, prompt.reasoning_end)
             for number in range(request.answers)
         )
-        return Generation(lease.model, prompt, context, answers)
+        return Generation(generate.request_id, lease.model, prompt, context, answers)
 
     def _room(
         self, request: ChatRequest | CompletionRequest, prompt_tokens: int, context: int

@@ -57,6 +57,27 @@ class Interpreter:
         """Calls the answer holds so far."""
         return self._calls
 
+    @property
+    def usage(self) -> AnswerUsage:
+        """What has been read and written so far."""
+        begun = self._begun or Begun(0, 0)
+        return AnswerUsage(
+            prompt_tokens=begun.prompt_tokens,
+            cached_tokens=begun.cached_tokens,
+            completion_tokens=len(self.tokens),
+            reasoning_tokens=self.reasoning_tokens,
+        )
+
+    @property
+    def first_token(self) -> float | None:
+        """How many seconds after the request's arrival the first token came (TTFT)."""
+        return None if self._first_token is None else self._first_token - self._began
+
+    @property
+    def first_answer(self) -> float | None:
+        """The same of the first part that is not reasoning (TTFA)."""
+        return self._first_answer
+
     def read(self, event: Event, now: float) -> list[Part]:
         """What an event says. A second `PromptProcessed` and its like are the same answer's."""
         match event:
@@ -98,17 +119,11 @@ class Interpreter:
         self, reason: EndReason, timings: Timings, seed: int | None, stop: str | None = None
     ) -> Ended:
         """The last part."""
-        begun = self._begun or Begun(0, 0)
         if self._calls and reason is EndReason.STOP:
             reason = EndReason.TOOL_CALLS
         return Ended(
             reason=reason,
-            usage=AnswerUsage(
-                prompt_tokens=begun.prompt_tokens,
-                cached_tokens=begun.cached_tokens,
-                completion_tokens=len(self.tokens),
-                reasoning_tokens=self.reasoning_tokens,
-            ),
+            usage=self.usage,
             timings=timings,
             seed=seed,
             stop=stop,

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MakeSupervisor = Callable[[LocalModel], Awaitable[Supervisor]]
 AvailableMemory = Callable[[], int]
+Admit = Callable[[LocalModel], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class _Entry:
 
 
 class Manager:
-    """The models of one process. ``served_paths`` are files that may be leased by name."""
+    """The models of one process. ``served_paths`` are files that may be leased by name.
+
+    ``admit`` raises for a model that may not be loaded; it is called in another thread.
+    """
 
     def __init__(
         self,
@@ -74,8 +78,10 @@ class Manager:
         available_memory: AvailableMemory,
         served_paths: tuple[Path, ...] = (),
         aliases: Mapping[str, str] | None = None,
+        admit: Admit | None = None,
     ) -> None:
         self._library = library
+        self._admit = admit
         self._make = make
         self._available = available_memory
         self._served = served_paths
@@ -208,8 +214,14 @@ class Manager:
         if failed and entry is not None and entry.loading is done:
             del self._entries[key]
 
+    def _admitted(self, key: str) -> LocalModel:
+        model = self._library.local(key)
+        if self._admit is not None:
+            self._admit(model)
+        return model
+
     async def _load(self, key: str) -> Lease:
-        model = await asyncio.to_thread(self._library.local, key)
+        model = await asyncio.to_thread(self._admitted, key)
         async with self._room:
             if self._closing:
                 await asyncio.wait(self._closing)

@@ -24,9 +24,13 @@ from freehold.engines.base import (
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.runtime import native
 from freehold.runtime.chat import Chat
+from freehold.runtime.gate import Gate
 from freehold.runtime.lifecycle import Supervisor
 from freehold.runtime.manager import Manager
 from freehold.text.client import TextService
+from freehold.trust.dossier import Dossiers
+from freehold.trust.lock import Lock
+from freehold.trust.verdict import Use
 from freehold.weights.library import Library, LocalModel
 
 MakeEngine = Callable[[EngineConfig], Engine]
@@ -38,6 +42,7 @@ class Runtime:
 
     settings: Settings
     library: Library
+    dossiers: Dossiers
     manager: Manager
     text: TextService
     chat: Chat
@@ -68,14 +73,18 @@ async def open_runtime(
     *,
     notice: Callable[[str], None],
     served_paths: tuple[Path, ...] = (),
+    use: Use = Use.RUN,
+    locks: tuple[Lock, ...] = (),
     make_engine: MakeEngine | None = None,
 ) -> AsyncIterator[Runtime]:
     """Build the runtime; on leaving, every child process is gone.
 
-    ``notice`` is told, at most once each, what a person should know. ``make_engine``
-    replaces llama.cpp (tests, other engines).
+    ``notice`` is told, at most once each, what a person should know. ``use`` is what models
+    are loaded for; with ``locks`` no others are loaded. ``make_engine`` replaces llama.cpp
+    (tests, other engines).
     """
     library = await asyncio.to_thread(Library.open, settings)
+    dossiers = await asyncio.to_thread(Dossiers.open, library)
     text = TextService()
 
     async def make(model: LocalModel) -> Supervisor:
@@ -114,11 +123,13 @@ async def open_runtime(
         lambda: psutil.virtual_memory().available,
         served_paths,
         settings.aliases,
+        Gate(dossiers, use, notice, locks).admit,
     )
     try:
         yield Runtime(
             settings=settings,
             library=library,
+            dossiers=dossiers,
             manager=manager,
             text=text,
             chat=Chat(manager, text, default_max_tokens=settings.max_tokens),

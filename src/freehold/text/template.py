@@ -1,6 +1,7 @@
 """Rendering a model's chat template as Hugging Face's tokenizers do, in a sandbox.
 
-A template comes with the weights and is a program by a stranger. It is rendered
+A template comes with the weights and is a program by a stranger. Before anything of it
+runs its syntax tree is checked (`freehold.trust.template_syntax`). It is rendered
 in Jinja's immutable sandbox, without a loader, with the same extensions, filters and
 globals templates are written for, inside the text child (see `child` for the limits of
 time and memory, which no sandbox gives).
@@ -16,26 +17,14 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.exceptions
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
 import jinja2.sandbox
 
 from freehold.domain.errors import TemplateFailed
+from freehold.trust.template_syntax import EXTENSIONS, parsed, refusals
 
-MAX_TEMPLATE_CHARACTERS = 256 * 1024
+_NOT_THIS_MODEL = "Do not use this model, or tell whoever published it."
 # With its token ids, at most five bytes each, this always fits into a frame.
 MAX_OUTPUT_BYTES = 4 * 1024 * 1024
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}`` marks the assistant's text for training; here it means nothing."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class _TemplateSays(Exception):
@@ -69,7 +58,7 @@ def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
-        extensions=["jinja2.ext.loopcontrols", _GenerationTag],
+        extensions=EXTENSIONS,
     )
     environment.filters["tojson"] = _tojson
     environment.globals = {
@@ -86,20 +75,23 @@ def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(source: str) -> jinja2.Template:
-    if len(source) > MAX_TEMPLATE_CHARACTERS:
+    environment = _environment()
+    tree = parsed(source, environment.parse)
+    for finding in refusals(tree):
         raise TemplateFailed(
-            f"The model's chat template has {len(source)} characters; at most "
-            f"{MAX_TEMPLATE_CHARACTERS} are accepted."
+            f"The model's chat template holds something a template may not do: {finding.what} "
+            f"(line {finding.line}).",
+            hint=_NOT_THIS_MODEL,
         )
     try:
-        return _environment().from_string(source)
-    except jinja2.TemplateSyntaxError as error:
+        return environment.from_string(tree)
+    except jinja2.TemplateSyntaxError as error:  # of filters and tests that are none
         raise TemplateFailed(
             f"The model's chat template is not valid: {error.message} (line {error.lineno})."
         ) from error
     except (RecursionError, SyntaxError) as error:  # Jinja's limits, then Python's
         raise TemplateFailed("The model's chat template is nested too deeply.") from error
-    except (ValueError, OverflowError) as error:  # a number of 5,000 digits, say
+    except (ValueError, OverflowError) as error:
         raise TemplateFailed(f"The model's chat template is not valid: {error}.") from error
 
 
@@ -139,7 +131,7 @@ def render(
     except jinja2.exceptions.SecurityError as error:
         raise TemplateFailed(
             f"The model's chat template tried something a template may not do: {error}.",
-            hint="Do not use this model, or tell whoever published it.",
+            hint=_NOT_THIS_MODEL,
         ) from error
     except MemoryError:
         raise TemplateFailed("The model's chat template used too much memory.") from None

@@ -89,7 +89,8 @@ class Verdict:
 
     ``declared`` is what its own card or header says; ``concluded`` an SPDX expression of
     everything that binds (None: nothing recognised). ``overrides`` are sentences about
-    ancestors whose terms their own licensor replaced.
+    ancestors whose terms their own licensor replaced. ``licences`` are the rows of the
+    licence table that bind, the model's own first.
     """
 
     model: str
@@ -99,3 +100,7 @@ class Verdict:
     concluded: str | None
     lineage: Lineage
     overrides: tuple[str, ...]
+    licences: tuple[str, ...] = ()
+
+    def ruling(self, use: Use) -> Ruling:
+        return self.run if use is Use.RUN else self.serve

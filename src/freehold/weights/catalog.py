@@ -109,6 +109,9 @@ class Catalog:
     def __init__(self, models: tuple[CatalogModel, ...]) -> None:
         self.models = models
         self._by_reference = {model.reference: model for model in models}
+        self._by_digest = {
+            file.sha256: (model, file) for model in models for file in model.file if file.sha256
+        }
 
     def find(self, name: str, tag: str | None) -> CatalogModel | None:
         """The row for ``name:tag``, or the default row of ``name``."""
@@ -118,6 +121,10 @@ class Catalog:
         marked = [model for model in rows if model.default]
         chosen = marked or (rows if len(rows) == 1 else [])
         return chosen[0] if chosen else None
+
+    def with_digest(self, sha256: str) -> tuple[CatalogModel, CatalogFile] | None:
+        """The row and file whose bytes these are, where a row pins them."""
+        return self._by_digest.get(sha256)
 
     def tags(self, name: str) -> tuple[str, ...]:
         return tuple(model.tag for model in self.models if model.name == name)

@@ -20,6 +20,7 @@ FETCH_AGAIN: Final = (
 )
 FETCH_GGUF: Final = "Freehold runs GGUF files: look for a GGUF conversion of this model."
 BAD_DOWNLOAD: Final = "The download went wrong and left this in its place: fetch the file again."
+SAFETENSORS: Final = "a safetensors file"
 _CODE: Final = "Such a file can run code when it is opened. Look for a GGUF file of this model."
 
 _PREFIXES: Final[tuple[tuple[bytes, str, str], ...]] = (
@@ -61,29 +62,31 @@ def refuse_foreign(path: Path, head: bytes) -> None:
             f"{path.name} is not a well-formed GGUF file: it ends after {len(head)} bytes.",
             hint=FETCH_AGAIN,
         )
+    kind, hint = recognise(head)
+    what = kind or f"a file that begins with {head[:4]!r}"
+    raise UnsupportedFile(f"{path.name} is {what}, not a GGUF model.", hint=hint)
+
+
+def recognise(head: bytes) -> tuple[str | None, str]:
+    """What a file that begins so is, None for what nobody knows, and what to do about it."""
+    # A safetensors file is the length of its JSON header, 8 bytes, and that header. This comes
+    # first: a length of 640 begins as a pickle does.
+    if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
+        return SAFETENSORS, FETCH_GGUF
     if head.startswith(b"PK\x03\x04") and b"data.pkl" in head:
-        kind, hint = "a PyTorch checkpoint (a ZIP archive with a pickle inside)", _CODE
-    else:
-        kind, hint = _recognise(head)
-    raise UnsupportedFile(f"{path.name} is {kind}, not a GGUF model.", hint=hint)
-
-
-def _recognise(head: bytes) -> tuple[str, str]:
+        return "a PyTorch checkpoint (a ZIP archive with a pickle inside)", _CODE
     for prefix, kind, hint in _PREFIXES:
         if head.startswith(prefix):
             return kind, hint
-    # A safetensors file is the length of its JSON header, 8 bytes, and that header.
-    if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
-        return "a safetensors file", FETCH_GGUF
     if not head.strip(b"\0"):
         return "a run of zero bytes", BAD_DOWNLOAD
     return _recognise_text(head)
 
 
-def _recognise_text(head: bytes) -> tuple[str, str]:
+def _recognise_text(head: bytes) -> tuple[str | None, str]:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_HTML):
         return "an HTML or XML page", BAD_DOWNLOAD
     if text.startswith(b"{"):
         return "a JSON document", "Name the GGUF file, or fetch it again if this should be it."
-    return f"a file that begins with {head[:4]!r}", FETCH_GGUF
+    return None, FETCH_GGUF

@@ -29,13 +29,16 @@ from freehold.domain.errors import (
     InvalidReference,
     RefusedFile,
     Unavailable,
+    UnsupportedFile,
 )
 from freehold.weights.files import CHUNK, disk_full_is_ours, hash_file, is_sha256, require_file
 from freehold.weights.gguf import read_split
 from freehold.weights.library import now
+from freehold.weights.naming import may_run_code, refuse_other_formats
 from freehold.weights.progress import Progress
 from freehold.weights.reference import parse
 from freehold.weights.registry import Manifest, ModelFile, Registry
+from freehold.weights.safetensors import read_header as read_safetensors
 from freehold.weights.store import Store
 
 _FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file
@@ -193,6 +196,7 @@ def take(
     _require_name(find.reference)
     for path in find.paths:
         require_file(path)
+        _refuse_other_formats(path)
     read_split(find.paths)  # before a byte is copied
     registry = Registry(store)
     with store.pulling():
@@ -213,6 +217,19 @@ def take(
         )
         registry.put(manifest)
     return manifest
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Say of a file with another ending what it is. Raises `RefusedFile`."""
+    if path.suffix.lower() == ".safetensors":
+        tensors = read_safetensors(path).tensors
+        raise UnsupportedFile(
+            f"{path.name} is a sound safetensors file of {len(tensors)} tensors; freehold runs "
+            "GGUF files only.",
+            hint="Look for a GGUF conversion of this model.",
+        )
+    if may_run_code(path.name):
+        refuse_other_formats(path.name)
 
 
 def _require_name(text: str) -> None:

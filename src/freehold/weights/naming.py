@@ -17,13 +17,22 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_
 _MAX_REVISION = 200
 _FILTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", re.ASCII)
 
-# Formats that can carry code, that we do not run, or that are no weights at all.
-_REFUSED_SUFFIXES = (
+# Windows gives these names, with any ending, to devices; manifests and locks travel.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE | re.ASCII)
+
+# Formats whose opening may run code that came with them: pickles, and archives of pickles.
+_PICKLES = (
     *(".bin", ".pt", ".pth", ".pt2", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"),
-    *(".safetensors", ".onnx", ".h5", ".keras", ".msgpack", ".nemo", ".mlmodel", ".tflite"),
-    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".whl"),
-    *(".py", ".sh", ".js", ".so", ".exe", ".json", ".yaml", ".yml", ".md", ".txt"),
+    *(".h5", ".keras", ".nemo"),
 )
+_PROGRAMS = (".py", ".sh", ".js", ".so", ".exe")
+# Formats that we do not run, or that are no weights at all.
+_OTHERS = (
+    *(".safetensors", ".onnx", ".msgpack", ".mlmodel", ".tflite"),
+    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".whl"),
+    *(".json", ".yaml", ".yml", ".md", ".txt"),
+)
+_CONVERTED = "Repositories whose name ends in -GGUF usually hold a converted copy."
 _DEFAULT_NAME = "model.gguf"
 
 
@@ -32,7 +41,9 @@ def is_path(text: object) -> bool:
     if not isinstance(text, str):
         return False
     segments = text.split("/")
-    return len(segments) <= _MAX_DEPTH and all(_SEGMENT.fullmatch(part) for part in segments)
+    return len(segments) <= _MAX_DEPTH and all(
+        _SEGMENT.fullmatch(part) and not _DEVICE.fullmatch(part) for part in segments
+    )
 
 
 def require_path(text: str) -> str:
@@ -50,12 +61,25 @@ def is_gguf(name: str) -> bool:
 
 
 def refuse_other_formats(name: str) -> None:
-    """Raise `UnsupportedFile` when ``name`` says that the file is a pickle or not GGUF."""
-    if name.lower().endswith(_REFUSED_SUFFIXES):
+    """Raise `UnsupportedFile` when ``name`` says that the file is a pickle or not GGUF.
+
+    There is no way to insist: nothing that may run code of its own is ever opened.
+    """
+    if may_run_code(name):
         raise UnsupportedFile(
-            f"{name} is not a GGUF file; freehold runs GGUF files only.",
-            hint="Repositories whose name ends in -GGUF usually hold a converted copy.",
+            f"{name} is not a GGUF file and may run code of its own; freehold never opens such "
+            "files.",
+            hint=_CONVERTED,
         )
+    if name.lower().endswith(_OTHERS):
+        raise UnsupportedFile(
+            f"{name} is not a GGUF file; freehold runs GGUF files only.", hint=_CONVERTED
+        )
+
+
+def may_run_code(name: str) -> bool:
+    """Whether a file of that name is a program, or of a format that can hide one."""
+    return name.lower().endswith((*_PICKLES, *_PROGRAMS))
 
 
 def name_at(path: str) -> str:

@@ -408,6 +408,12 @@ class MessageStop(BaseModel):
     type: Literal["message_stop"] = "message_stop"
 
 
+class Ping(BaseModel):
+    """Nothing has happened; the connection is alive. It may come anywhere."""
+
+    type: Literal["ping"] = "ping"
+
+
 class ErrorReason(BaseModel):
     type: str
     message: str
@@ -427,5 +433,6 @@ StreamEvent = (
     | ContentBlockStop
     | MessageDelta
     | MessageStop
+    | Ping
     | ErrorEvent
 )

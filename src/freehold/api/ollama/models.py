@@ -10,8 +10,8 @@ from freehold.api.ollama.models_schema import Details
 from freehold.domain.sampling import Sampling
 from freehold.text.reasoning import marks_of
 from freehold.text.tools.families import format_of
+from freehold.trust.verdict import Verdict
 from freehold.weights.gguf_header import GgufArray, GgufHeader, MetadataValue
-from freehold.weights.registry import Manifest
 
 Capability = Literal["completion", "tools", "thinking", "insert", "embedding"]
 
@@ -91,7 +91,14 @@ def parameters(context: int) -> str:
     return "\n".join(f"{name:<30} {value}" for name, value in pairs.items())
 
 
-def declared_licence(manifest: Manifest | None, header: GgufHeader) -> str | None:
-    if manifest is not None and manifest.licence is not None:
-        return manifest.licence
-    return header.text("general.license")
+def licence(verdict: Verdict) -> str | None:
+    """In the one text that Ollama's clients show. None: nothing is known of it."""
+    if verdict.concluded is None and verdict.declared is None:
+        return None
+    lines = [
+        verdict.concluded or verdict.declared or "",
+        f"run: {verdict.run.outcome}",
+        f"serve: {verdict.serve.outcome}",
+        *(f"- {duty.text}" for duty in verdict.serve.duties),
+    ]
+    return "\n".join(lines)

@@ -1,11 +1,10 @@
-"""Ollama's routes about models themselves: which there are, what they are, fetching, removing."""
+"""Ollama's routes about models that are here: which, what they are, naming and removing them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -14,8 +13,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from freehold.api.ollama import convert, models
-from freehold.api.ollama.lines import as_json, timestamp
+from freehold.api.ollama import models
+from freehold.api.ollama.lines import timestamp
 from freehold.api.ollama.models_schema import (
     CopyRequest,
     DeleteRequest,
@@ -24,20 +23,14 @@ from freehold.api.ollama.models_schema import (
     LoadedList,
     LoadedModel,
     ModelList,
-    Progress,
-    PullRequest,
     Shown,
     ShowRequest,
     Version,
 )
 from freehold.api.ollama.names import bare_name, known_name, tagged_name
-from freehold.api.ollama.pulling import pull_lines
-from freehold.api.ollama.routes import ERRORS, line_of, streamed
-from freehold.api.problem import problem_of
+from freehold.api.ollama.routes import ERRORS
 from freehold.api.routing import runtime_of
-from freehold.api.stream import JSON_LINES, until_client_leaves
 from freehold.domain.errors import (
-    FreeholdError,
     InvalidReference,
     InvalidRequest,
     LoadFailed,
@@ -52,7 +45,7 @@ from freehold.runtime.wiring import Runtime
 from freehold.weights import housekeeping
 from freehold.weights.gguf import read_split
 from freehold.weights.library import Library, LocalModel, parts_beside
-from freehold.weights.reference import NameReference, PathReference, UrlReference, parse
+from freehold.weights.reference import NameReference, PathReference, parse
 from freehold.weights.registry import Manifest
 
 router = APIRouter()
@@ -222,56 +215,11 @@ def _shown(
         ),
         template=template,
         parameters=models.parameters(min(context, header.context_length or context)),
-        license=models.declared_licence(model.manifest, header),
+        license=models.licence(runtime.dossiers.of(model).verdict),
     )
 
 
-# Fetching, naming, removing
-
-
-@router.post("/api/pull", response_model=Progress, responses={**ERRORS, **JSON_LINES})
-async def pull(body: PullRequest, request: Request) -> Response:
-    """Fetch a model and verify it, telling the progress as lines of JSON, or only the end.
-
-    A client that leaves ends it; the next pull goes on from there.
-    """
-    runtime = runtime_of(request)
-    name = await asyncio.to_thread(known_name, runtime, body.model)
-    if isinstance(parse(name), PathReference | UrlReference):
-        raise InvalidRequest(
-            "Only models of the catalogue and of the hub are pulled over HTTP.",
-            field="model",
-            hint="Use `freehold pull` on the machine itself.",
-        )
-    async with contextlib.AsyncExitStack() as stack:
-        lines = await stack.enter_async_context(
-            contextlib.aclosing(pull_lines(runtime.library, name))
-        )
-        # Until there is something to tell, a failure is no stream's.
-        first = await until_client_leaves(request, anext(lines))
-        if body.stream is not False:
-            return streamed(_pulled(first, lines, stack.pop_all()))
-        last = await until_client_leaves(request, _last(first, lines))
-        return Response(as_json(last), media_type="application/json")
-
-
-async def _pulled(
-    first: Progress, lines: AsyncGenerator[Progress, None], held: contextlib.AsyncExitStack
-) -> AsyncIterator[bytes]:
-    async with held:
-        yield line_of(as_json(first))
-        try:
-            async for line in lines:
-                yield line_of(as_json(line))
-        except FreeholdError as error:
-            yield line_of(as_json(convert.error_body(problem_of(error))))
-
-
-async def _last(first: Progress, lines: AsyncGenerator[Progress, None]) -> Progress:
-    last = first
-    async for line in lines:
-        last = line
-    return last
+# Naming, removing
 
 
 @router.post("/api/copy", responses=ERRORS)

@@ -85,8 +85,8 @@ class LoadedList(BaseModel):
 
 
 class Shown(BaseModel):
-    """``license`` is what the model's card or its file declares. ``parameters`` are what a
-    request gets that says nothing.
+    """``license`` is an SPDX expression of everything that binds, followed by the verdicts and the
+    duties. ``parameters`` are what a request gets that says nothing.
     """
 
     modified_at: str

@@ -9,10 +9,15 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 
 from freehold.api.ollama.models_schema import Progress
+from freehold.api.problem import RETRY_AFTER_SECONDS, Problem, Refused
+from freehold.trust.acquire import Acquired, acquire
+from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Verdict
 from freehold.weights.library import Library
 from freehold.weights.reference import Reference, UrlReference
-from freehold.weights.registry import Manifest, ModelFile
+from freehold.weights.registry import ModelFile
 
+MOST_PULLS = 4
 _TELL_SECONDS = 0.1
 
 
@@ -86,21 +91,60 @@ class Watch:
         )
 
 
-async def pull_lines(library: Library, name: str) -> AsyncGenerator[Progress, None]:
-    """Pull, telling how far it is. Raises what `Library.pull` does. Closing it ends the pull."""
-    reference = await asyncio.to_thread(library.reference, name)
-    watch = Watch(_known_digest(library, reference))
-    pulling = _in_a_thread(library, name, watch)
-    try:
-        while not pulling.done():
-            await asyncio.wait({pulling}, timeout=_TELL_SECONDS)
-            for line in watch.taken():
-                yield line
-    finally:
-        watch.stop()
-    for file in pulling.result().files:
-        yield _arrived(file)
-    yield Progress(status="success")
+class Pulls:
+    """The pulls of one server; each has a thread. ``most`` go on at a time."""
+
+    def __init__(self, most: int = MOST_PULLS) -> None:
+        self._most = most
+        self._going = 0
+
+    async def lines(self, dossiers: Dossiers, name: str) -> AsyncGenerator[Progress, None]:
+        """Pull, telling how far it is. Raises what `acquire` does, and `Refused` if too many
+        pulls go on. Closing it ends the pull.
+        """
+        reference = await asyncio.to_thread(dossiers.library.reference, name)
+        watch = Watch(_known_digest(dossiers.library, reference))
+        pulling = self._begin(dossiers, name, watch)
+        try:
+            while not pulling.done():
+                await asyncio.wait({pulling}, timeout=_TELL_SECONDS)
+                for line in watch.taken():
+                    yield line
+        finally:
+            watch.stop()
+        acquired = pulling.result()
+        for file in acquired.manifest.files:
+            yield _arrived(file)
+        yield Progress(status=_verdict(acquired.dossier.verdict))
+        yield Progress(status="success")
+
+    def _begin(self, dossiers: Dossiers, name: str, watch: Watch) -> asyncio.Future[Acquired]:
+        if self._going >= self._most:
+            raise Refused(
+                Problem(
+                    429,
+                    "too_many_pulls",
+                    f"{self._going} models are being pulled already. Ask again when one is here.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                )
+            )
+        pulling = _in_a_thread(dossiers, name, watch)
+        self._going += 1
+        pulling.add_done_callback(self._over)
+        return pulling
+
+    def _over(self, pulling: asyncio.Future[Acquired]) -> None:
+        """When its thread has ended, which may be long after its client has left."""
+        self._going -= 1
+        if not pulling.cancelled():
+            pulling.exception()  # looked at, or asyncio reports one nobody waited for
+
+
+def _verdict(verdict: Verdict) -> str:
+    return (
+        f"licence {verdict.concluded or 'unknown'}; "
+        f"run: {verdict.run.outcome}, serve: {verdict.serve.outcome}"
+    )
 
 
 def _known_digest(library: Library, reference: Reference) -> str | None:
@@ -121,24 +165,16 @@ def _arrived(file: ModelFile) -> Progress:
     )
 
 
-def _in_a_thread(library: Library, name: str, watch: Watch) -> asyncio.Future[Manifest]:
+def _in_a_thread(dossiers: Dossiers, name: str, watch: Watch) -> asyncio.Future[Acquired]:
     """A thread of its own: pulls take long, and the pool's threads load models."""
-    done: concurrent.futures.Future[Manifest] = concurrent.futures.Future()
+    done: concurrent.futures.Future[Acquired] = concurrent.futures.Future()
     done.set_running_or_notify_cancel()
 
     def pull() -> None:
         try:
-            done.set_result(library.pull(name, watch))
+            done.set_result(acquire(dossiers, name, watch))
         except Exception as error:  # noqa: BLE001 - the end of the thread: whoever waits raises it
             done.set_exception(error)
 
     threading.Thread(target=pull, name=f"pull {name}", daemon=True).start()
-    pulling = asyncio.wrap_future(done)
-    pulling.add_done_callback(_retrieve)
-    return pulling
-
-
-def _retrieve(pulling: asyncio.Future[Manifest]) -> None:
-    """Look at the outcome, so that asyncio does not report one nobody waited for."""
-    if not pulling.cancelled():
-        pulling.exception()
+    return asyncio.wrap_future(done)

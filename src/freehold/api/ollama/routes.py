@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
+from pydantic import BaseModel
 
-from freehold.api.ollama import convert, lines
+from freehold.api.ollama import convert
+from freehold.api.ollama import lines as words
 from freehold.api.ollama.lines import Lines, Moment, Speaker, Wording, as_json
 from freehold.api.ollama.names import known_name
 from freehold.api.ollama.schema import (
@@ -23,20 +25,19 @@ from freehold.api.ollama.schema import (
     GenerateRequest,
     GenerateResponse,
 )
-from freehold.api.problem import problem_of
+from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
-from freehold.api.stream import JSON_LINES, until_client_leaves
+from freehold.api.stream import JSON_LINES, Form, streamed, until_client_leaves
 from freehold.domain import chat as domain
-from freehold.domain.answers import Part
-from freehold.domain.errors import FreeholdError, Unavailable
+from freehold.domain.errors import Unavailable
 from freehold.engines.base import begun_before
-from freehold.runtime.answering import collect
 from freehold.runtime.chat import Generation
 from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/api")
 
-NDJSON = "application/x-ndjson"
+# Every line says something: clients take each for a part of the answer.
+LINES = Form("application/x-ndjson", beat=None)
 ERRORS = described_errors(ErrorResponse)
 
 
@@ -64,7 +65,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     """Answer a prompt, as lines of JSON or whole. Without a prompt the model is only loaded."""
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
-    asked = _Asked(request, runtime, body, name, lines.generated)
+    asked = _Asked(request, runtime, body, name, words.generated)
     ours = convert.generate_request(body, name, cache_scope="local", deadline=asked.deadline)
     if convert.only_loads(body):
         return await _only_load(asked)
@@ -80,52 +81,50 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     """
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
-    asked = _Asked(request, runtime, body, name, lines.chatted)
+    asked = _Asked(request, runtime, body, name, words.chatted)
     ours = convert.chat_request(body, name, cache_scope="local", deadline=asked.deadline)
     if convert.only_loads(body):
         return await _only_load(asked)
     return await _answer(asked, runtime.chat.open(ours))
 
 
-async def _answer(
-    asked: _Asked, opening: contextlib.AbstractAsyncContextManager[Generation]
-) -> Response:
-    async with contextlib.AsyncExitStack() as stack:
+async def _answer(asked: _Asked, opening: AbstractAsyncContextManager[Generation]) -> Response:
+    opened = _opened(asked, opening)
+    if asked.body.streams:
+        return await streamed(asked.request, _told(asked, opened), LINES, failed)
+    return _json(await until_client_leaves(asked.request, _whole(asked, opened)))
+
+
+@asynccontextmanager
+async def _opened(
+    asked: _Asked, opening: AbstractAsyncContextManager[Generation]
+) -> AsyncIterator[tuple[Generation, Speaker]]:
+    async with AsyncExitStack() as held:
         if convert.unloads(asked.body):
-            stack.push_async_callback(asked.runtime.manager.unload, asked.model)
-        with reworded(lambda error: convert.in_own_words(error, asked.body.model)):
-            generation = await until_client_leaves(
-                asked.request, stack.enter_async_context(opening)
-            )
-            convert.require_context(asked.body, generation.context)
-            speaker = Speaker(asked.wording, asked.body.model, asked.now().passed)
-            parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
-            # The first part decides the status: until it comes, a failure is no stream's.
-            first = await until_client_leaves(asked.request, anext(parts))
-        if asked.body.streams:
-            told = _stream(asked, first, parts, Lines(speaker), stack.pop_all())
-            return streamed(told)
-        (whole,) = await until_client_leaves(asked.request, collect(first, parts, 1))
-        return _whole(as_json(speaker.whole(whole, asked.now())))
+            held.push_async_callback(asked.runtime.manager.unload, asked.model)
+        held.enter_context(reworded(lambda error: convert.in_own_words(error, asked.body.model)))
+        generation = await held.enter_async_context(opening)
+        convert.require_context(asked.body, generation.context)
+        yield generation, Speaker(asked.wording, asked.body.model, asked.now().passed)
 
 
-async def _stream(
-    asked: _Asked,
-    first: tuple[int, Part],
-    parts: AsyncGenerator[tuple[int, Part], None],
-    told: Lines,
-    held: contextlib.AsyncExitStack,
-) -> AsyncIterator[bytes]:
-    """The answer as it comes. An error after the first byte is a line, the last."""
-    async with held:
-        for line in told.of(first[1], asked.now()):
-            yield line_of(as_json(line))
-        try:
-            async for _, part in parts:
-                for line in told.of(part, asked.now()):
-                    yield line_of(as_json(line))
-        except FreeholdError as error:
-            yield line_of(as_json(convert.error_body(problem_of(error))))
+async def _whole(
+    asked: _Asked, opened: AbstractAsyncContextManager[tuple[Generation, Speaker]]
+) -> str:
+    async with opened as (generation, speaker):
+        (whole,) = await generation.whole()
+        return as_json(speaker.whole(whole, asked.now()))
+
+
+async def _told(
+    asked: _Asked, opened: AbstractAsyncContextManager[tuple[Generation, Speaker]]
+) -> AsyncGenerator[bytes, None]:
+    """The answer as it comes."""
+    async with opened as (generation, speaker), aclosing(generation.parts()) as parts:
+        lines = Lines(speaker)
+        async for _, part in parts:
+            for line in lines.of(part, asked.now()):
+                yield line_of(line)
 
 
 async def _only_load(asked: _Asked) -> Response:
@@ -134,11 +133,11 @@ async def _only_load(asked: _Asked) -> Response:
     await until_client_leaves(asked.request, _unload(asked) if unloads else _load(asked))
     at = asked.now()
     speaker = Speaker(asked.wording, asked.body.model, at.passed)
-    return _whole(as_json(speaker.nothing("unload" if unloads else "load", at)))
+    return _json(as_json(speaker.nothing("unload" if unloads else "load", at)))
 
 
 async def _load(asked: _Asked) -> None:
-    async with contextlib.AsyncExitStack() as held:
+    async with AsyncExitStack() as held:
         async with begun_before(asked.deadline):
             lease = await held.enter_async_context(asked.runtime.manager.lease(asked.model))
         convert.require_context(asked.body, lease.supervisor.capabilities.context)
@@ -154,13 +153,14 @@ async def _unload(asked: _Asked) -> None:
         )
 
 
-def streamed(told: AsyncIterator[bytes]) -> StreamingResponse:
-    return StreamingResponse(told, media_type=NDJSON, headers={"Cache-Control": "no-cache"})
+def failed(problem: Problem) -> list[bytes]:
+    """The last line of a stream that failed."""
+    return [line_of(convert.error_body(problem))]
 
 
-def line_of(text: str) -> bytes:
-    return f"{text}\n".encode()
+def line_of(said: BaseModel) -> bytes:
+    return f"{as_json(said)}\n".encode()
 
 
-def _whole(text: str) -> Response:
+def _json(text: str) -> Response:
     return Response(text, media_type="application/json")

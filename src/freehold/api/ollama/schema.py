@@ -127,7 +127,12 @@ def _checked_format(value: Any) -> Any:
     return value
 
 
-KeepAlive = Annotated[int | float | str, BeforeValidator(_checked_duration)]
+_Seconds = Annotated[float, Field(ge=-_LONGEST_SECONDS, le=_LONGEST_SECONDS)]
+_Duration = Annotated[str, Field(pattern=f"^(?:{_DURATION.pattern})$")]
+KeepAlive = Annotated[
+    int | float | str,
+    BeforeValidator(_checked_duration, json_schema_input_type=_Seconds | _Duration),
+]
 Think = Annotated[bool | Literal["low", "medium", "high"], BeforeValidator(_checked_think)]
 Format = Annotated[Literal["", "json"] | JsonObject, BeforeValidator(_checked_format)]
 _Images = Annotated[list[str], Field(max_length=_MAX_IMAGES)]

@@ -132,7 +132,8 @@ class _Scribe:
         scored = self._listed(found) if self._asked.logprobs else None
         return [TextChoice(text=text, index=self._index, logprobs=scored)]
 
-    def end(self, reason: answers.EndReason) -> list[TextChoice]:
+    def end(self, ended: answers.Ended) -> list[TextChoice]:
+        reason = ended.reason
         by_length = reason is answers.EndReason.LENGTH or not self._asked.answer
         scored = None
         if self._asked.scores_prompt and self._asked.answer and reason is answers.EndReason.STOP:
@@ -145,6 +146,7 @@ class _Scribe:
                 index=self._index,
                 logprobs=scored,
                 finish_reason="length" if by_length else "stop",
+                timings=convert.timings(ended),
             )
         ]
 
@@ -193,9 +195,9 @@ class Scribes:
                 return scribe.begin(found)
             case answers.ContentDelta(text, found):
                 return scribe.go_on(text, found)
-            case answers.Ended(reason, counted):
-                self._counted[number] = counted
-                return scribe.end(reason)
+            case answers.Ended():
+                self._counted[number] = part.usage
+                return scribe.end(part)
             case _:  # without a template there is neither reasoning nor a call
                 return []
 
@@ -207,20 +209,13 @@ class Scribes:
         return convert.usage(counted, self._prompts)
 
 
-def completion(
-    identity: str, created: int, model: str, parts: Iterable[TextChoice], counted: Usage
-) -> TextCompletion:
-    """All parts of all choices, put together."""
+def completion(head: TextCompletion, parts: Iterable[TextChoice], counted: Usage) -> TextCompletion:
+    """All parts of all choices, put together. ``head`` is what every chunk would have."""
     by_index: dict[int, list[TextChoice]] = {}
     for part in parts:
         by_index.setdefault(part.index, []).append(part)
-    return TextCompletion(
-        id=identity,
-        created=created,
-        model=model,
-        choices=[_whole(by_index[index]) for index in sorted(by_index)],
-        usage=counted,
-    )
+    choices = [_whole(by_index[index]) for index in sorted(by_index)]
+    return head.model_copy(update={"choices": choices, "usage": counted})
 
 
 def _whole(parts: Sequence[TextChoice]) -> TextChoice:
@@ -230,6 +225,7 @@ def _whole(parts: Sequence[TextChoice]) -> TextChoice:
         index=parts[0].index,
         logprobs=joined(scored) if scored else None,
         finish_reason=parts[-1].finish_reason,
+        timings=parts[-1].timings,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from freehold.api.openai import completions_convert as convert
 from freehold.api.openai.completions_convert import ReadPrompt, Scribes, Wish
@@ -19,12 +20,12 @@ from freehold.api.openai.completions_schema import (
 )
 from freehold.api.openai.convert import error_body
 from freehold.api.openai.schema import ErrorResponse
-from freehold.api.problem import problem_of
+from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
-from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import CompletionRequest
-from freehold.domain.errors import FreeholdError, InvalidRequest
+from freehold.domain.errors import InvalidRequest
 from freehold.runtime.answering import merged
 from freehold.runtime.chat import Generation, vocabulary_source
 from freehold.runtime.wiring import Runtime
@@ -46,41 +47,49 @@ async def completions(body: CompletionsRequest, request: Request) -> Response:
         deadline=deadline_of(runtime),
     )
     wish = convert.wish(body)
-    head = TextCompletion(
-        id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model="", choices=[]
-    )
-    async with contextlib.AsyncExitStack() as stack:
-        with reworded(convert.in_own_words):
-            opened = await until_client_leaves(request, _open(runtime, asked, stack))
-            read = await until_client_leaves(request, _read(runtime, opened, wish))
-            scribes = Scribes(wish, read, body.n or 1)
-            answers = tuple(answer for generation in opened for answer in generation.answers)
-            parts = await stack.enter_async_context(contextlib.aclosing(merged(answers)))
-            # The first part decides the status: until it comes, a failure is no stream's.
-            first = await until_client_leaves(request, anext(parts))
-            head = head.model_copy(update={"model": opened[0].model.name})
-            if body.stream:
-                counts = body.stream_options is not None and body.stream_options.include_usage
-                return StreamingResponse(
-                    _stream(first, parts, head, scribes, counts, stack.pop_all()),
-                    media_type="text/event-stream",
-                    headers={"Cache-Control": "no-cache"},
-                )
-            said = await until_client_leaves(request, _all(first, parts, scribes))
-        whole = convert.completion(head.id, head.created, head.model, said, scribes.usage())
-        return Response(whole.model_dump_json(), media_type="application/json")
+    opening = _open(runtime, asked, wish)
+    if body.stream:
+        counts = body.stream_options is not None and body.stream_options.include_usage
+        told = _told(opening, include_usage=counts)
+        return await streamed(request, told, EVENTS, _failed)
+    whole = await until_client_leaves(request, _whole(opening))
+    return Response(whole.model_dump_json(), media_type="application/json")
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """The prompts of one request, ready to be gone on with. ``head``: what all chunks have."""
+
+    head: TextCompletion
+    scribes: Scribes
+    parts: _Parts
+
+
+@contextlib.asynccontextmanager
 async def _open(
-    runtime: Runtime, asked: Sequence[CompletionRequest], stack: contextlib.AsyncExitStack
-) -> list[Generation]:
-    opened = []
-    for one in asked:
-        generation = await stack.enter_async_context(runtime.chat.open_completion(one))
-        if not generation.prompt.tokens:
-            raise InvalidRequest("The prompt is empty.", field="prompt")
-        opened.append(generation)
-    return opened
+    runtime: Runtime, asked: Sequence[CompletionRequest], wish: Wish
+) -> AsyncIterator[_Opened]:
+    async with contextlib.AsyncExitStack() as held:
+        held.enter_context(reworded(convert.in_own_words))
+        opened = []
+        for one in asked:
+            generation = await held.enter_async_context(runtime.chat.open_completion(one))
+            if not generation.prompt.tokens:
+                raise InvalidRequest("The prompt is empty.", field="prompt")
+            opened.append(generation)
+        scribes = Scribes(wish, await _read(runtime, opened, wish), asked[0].answers)
+        answers = tuple(answer for generation in opened for answer in generation.answers)
+        parts = await held.enter_async_context(contextlib.aclosing(merged(answers)))
+        yield _Opened(_head(opened[0]), scribes, parts)
+
+
+def _head(first: Generation) -> TextCompletion:
+    return TextCompletion(
+        id=f"cmpl-{first.request_id}",
+        created=int(time.time()),
+        model=first.model.name,
+        choices=[],
+    )
 
 
 async def _read(
@@ -98,37 +107,30 @@ async def _read(
     )
 
 
-async def _all(first: tuple[int, Part], parts: _Parts, scribes: Scribes) -> list[TextChoice]:
-    said = scribes.of(*first)
-    async for number, part in parts:
-        said += scribes.of(number, part)
-    return said
+async def _whole(opening: AbstractAsyncContextManager[_Opened]) -> TextCompletion:
+    async with opening as opened:
+        said: list[TextChoice] = []
+        async for number, part in opened.parts:
+            said += opened.scribes.of(number, part)
+    return convert.completion(opened.head, said, opened.scribes.usage())
 
 
-async def _stream(
-    first: tuple[int, Part],
-    parts: _Parts,
-    head: TextCompletion,
-    scribes: Scribes,
-    counts: bool,
-    held: contextlib.AsyncExitStack,
-) -> AsyncIterator[bytes]:
-    """The answers as they come. An error after the first byte is an event, then the end."""
-    async with held:
-        for choice in scribes.of(*first):
-            yield _chunk(head, choice)
-        try:
-            with reworded(convert.in_own_words):
-                async for number, part in parts:
-                    for choice in scribes.of(number, part):
-                        yield _chunk(head, choice)
-        except FreeholdError as error:
-            yield event(error_body(problem_of(error)).model_dump_json())
-            return
-        if counts:
-            last = head.model_copy(update={"usage": scribes.usage()})
-            yield event(last.model_dump_json())
-        yield event("[DONE]")
+async def _told(
+    opening: AbstractAsyncContextManager[_Opened], *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The answers as they come."""
+    async with opening as opened:
+        async for number, part in opened.parts:
+            for choice in opened.scribes.of(number, part):
+                yield _chunk(opened.head, choice)
+    if include_usage:
+        last = opened.head.model_copy(update={"usage": opened.scribes.usage()})
+        yield event(last.model_dump_json())
+    yield event("[DONE]")
+
+
+def _failed(problem: Problem) -> list[bytes]:
+    return [event(error_body(problem).model_dump_json())]
 
 
 def _chunk(head: TextCompletion, choice: TextChoice) -> bytes:

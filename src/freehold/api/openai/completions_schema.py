@@ -20,7 +20,7 @@ from freehold.api.openai.common import (
     StreamOptions,
     Text,
 )
-from freehold.api.openai.schema import Usage
+from freehold.api.openai.schema import Timings, Usage
 
 MAX_TOGETHER = 64
 _MAX_IDS = 1024 * 1024
@@ -104,6 +104,10 @@ class TextLogprobs(BaseModel):
     text_offset: list[int]
 
 
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 class TextChoice(BaseModel):
     """One answer, or with ``finish_reason`` None a part of one."""
 
@@ -111,10 +115,9 @@ class TextChoice(BaseModel):
     index: int
     logprobs: TextLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
+    timings: Timings | None = Field(
+        default=None, exclude_if=_is_none, description="With the finish_reason."
+    )
 
 
 class TextCompletion(BaseModel):

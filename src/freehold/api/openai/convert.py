@@ -279,13 +279,13 @@ def _choice(number: int, answer: answers.WholeAnswer) -> Choice:
         ),
         finish_reason=_REASONS[answer.ended.reason],
         logprobs=logprobs(answer.logprobs),
-        timings=_timings(answer.ended),
+        timings=timings(answer.ended),
     )
 
 
-def _timings(ended: answers.Ended) -> schema.ChoiceTimings:
+def timings(ended: answers.Ended) -> schema.Timings:
     measured, first = ended.timings, ended.first_answer
-    return schema.ChoiceTimings(
+    return schema.Timings(
         queued=round(measured.queued, 4),
         prefill=round(measured.prefill, 4),
         decode=round(measured.decode, 4),
@@ -332,7 +332,7 @@ class Chunks:
                     index=number,
                     delta=Delta(),
                     finish_reason=_REASONS[reason],
-                    timings=_timings(part),
+                    timings=timings(part),
                 )
                 return [self._chunk([last])]
 

@@ -259,6 +259,7 @@ class Making:
 
         The codes of this object are few; the message says it all.
         """
+        before = [] if self._told else self._begin()
         if self._open is not None:
             self._finished.append(self._open.output("incomplete"))
         failure = Failure(
@@ -270,15 +271,13 @@ class Making:
         self._response = self._response.model_copy(
             update={"status": "failed", "error": failure, "output": self._finished}
         )
-        return self._numbered([ResponseEvent(type="response.failed", response=self._response)])
+        failed = ResponseEvent(type="response.failed", response=self._response)
+        return self._numbered([*before, failed])
 
     def _events(self, part: answers.Part) -> list[Event]:
         match part:
             case answers.Begun():
-                return [
-                    ResponseEvent(type="response.created", response=self._response),
-                    ResponseEvent(type="response.in_progress", response=self._response),
-                ]
+                return self._begin()
             case answers.ReasoningDelta(text):
                 return self._reasoning(text)
             case answers.ContentDelta(text, found):
@@ -290,6 +289,12 @@ class Making:
                 return self._open.more(arguments)
             case answers.Ended():
                 return self._end(part)
+
+    def _begin(self) -> list[Event]:
+        return [
+            ResponseEvent(type="response.created", response=self._response),
+            ResponseEvent(type="response.in_progress", response=self._response),
+        ]
 
     @property
     def _following(self) -> int:
@@ -341,6 +346,7 @@ class Making:
                 ),
                 "output": self._finished,
                 "usage": _usage(ended.usage),
+                "timings": convert.timings(ended),
             }
         )
         return [

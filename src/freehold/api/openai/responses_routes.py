@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from freehold.api.openai import responses_convert as convert
 from freehold.api.openai.convert import error_body
@@ -21,19 +20,18 @@ from freehold.api.openai.responses_schema import (
 )
 from freehold.api.openai.responses_store import Kept, ResponseStore
 from freehold.api.openai.schema import ErrorResponse
-from freehold.api.problem import problem_of
+from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
-from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
+from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import Message
-from freehold.domain.errors import FreeholdError, InvalidRequest
+from freehold.domain.errors import InvalidRequest
+from freehold.runtime.chat import Generation
 
 _SCOPE = "local"
 _PREVIOUS = "previous_response_id"
 _ID = "response_id"
 _ERRORS = described_errors(ErrorResponse)
-
-_Parts = AsyncGenerator[tuple[int, Part], None]
 
 
 def responses_router() -> APIRouter:
@@ -50,22 +48,60 @@ def responses_router() -> APIRouter:
     return router
 
 
-@dataclass(frozen=True)
 class _Run:
     """One response on its way. ``said`` is the conversation it answers to."""
 
-    store: ResponseStore
-    said: tuple[Message, ...]
-    keeps: bool
-    making: Making
+    def __init__(
+        self,
+        store: ResponseStore,
+        said: tuple[Message, ...],
+        body: ResponsesRequest,
+        opening: AbstractAsyncContextManager[Generation],
+    ) -> None:
+        self._store = store
+        self._said = said
+        self._body = body
+        self._opening = opening
+        self._making: Making | None = None
 
-    def take(self, part: Part) -> list[Event]:
+    async def told(self) -> AsyncGenerator[bytes, None]:
+        """The response as it comes."""
+        async with aclosing(self._events()) as events:
+            async for found in events:
+                yield _named(found)
+
+    async def whole(self) -> str:
+        """The response as JSON."""
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                pass
+        assert self._making is not None
+        return self._making.response.model_dump_json()
+
+    def failed(self, problem: Problem) -> Iterator[bytes]:
+        """The end of what was told."""
+        if self._making is None:  # and so was not even begun
+            self._making = self._blank(uuid.uuid4().hex, self._body.model)
+        return map(_named, self._making.failed(problem, error_body(problem).error.type))
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
+        with reworded(convert.in_own_words):
+            async with self._opening as generation, aclosing(generation.parts()) as parts:
+                self._making = self._blank(generation.request_id, generation.model.name)
+                async for _, part in parts:
+                    for found in self._take(part, self._making):
+                        yield found
+
+    def _blank(self, identity: str, model: str) -> Making:
+        return Making(convert.blank(f"resp_{identity}", int(time.time()), model, self._body))
+
+    def _take(self, part: Part, making: Making) -> list[Event]:
         """Keep the response when it is whole: before its client hears that it is."""
-        events = self.making.of(part)
-        response = self.making.response
-        if self.keeps and response.status in ("completed", "incomplete"):
-            messages = convert.remembered(self.said, response.output)
-            self.store.put(_SCOPE, response.id, Kept(response.model_dump_json(), messages))
+        events = making.of(part)
+        response = making.response
+        if convert.keeps(self._body) and response.status in ("completed", "incomplete"):
+            messages = convert.remembered(self._said, response.output)
+            self._store.put(_SCOPE, response.id, Kept(response.model_dump_json(), messages))
         return events
 
 
@@ -83,25 +119,10 @@ class _Routes:
             cache_scope=_SCOPE,
             deadline=deadline_of(runtime),
         )
-        identity, created = f"resp_{uuid.uuid4().hex}", int(time.time())
-        async with contextlib.AsyncExitStack() as stack:
-            with reworded(convert.in_own_words):
-                generation = await until_client_leaves(
-                    request, stack.enter_async_context(runtime.chat.open(asked))
-                )
-                blank = convert.blank(identity, created, generation.model.name, body)
-                run = _Run(self._store, said, convert.keeps(body), Making(blank))
-                parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
-                # The first part decides the status: until it comes, a failure is no stream's.
-                _, first = await until_client_leaves(request, anext(parts))
-                if body.stream:
-                    return StreamingResponse(
-                        _stream(first, parts, run, stack.pop_all()),
-                        media_type="text/event-stream",
-                        headers={"Cache-Control": "no-cache"},
-                    )
-                await until_client_leaves(request, _all(first, parts, run))
-            return _json(run.making.response.model_dump_json())
+        run = _Run(self._store, said, body, runtime.chat.open(asked))
+        if body.stream:
+            return await streamed(request, run.told(), EVENTS, run.failed)
+        return _json(await until_client_leaves(request, run.whole()))
 
     async def get_response(self, response_id: str, request: Request) -> Response:
         """A response that was kept, as it was told at its end."""
@@ -118,30 +139,6 @@ class _Routes:
         if body.previous_response_id is None:
             return ()
         return self._store.get(_SCOPE, body.previous_response_id, field=_PREVIOUS).messages
-
-
-async def _all(first: Part, parts: _Parts, run: _Run) -> None:
-    run.take(first)
-    async for _, part in parts:
-        run.take(part)
-
-
-async def _stream(
-    first: Part, parts: _Parts, run: _Run, held: contextlib.AsyncExitStack
-) -> AsyncIterator[bytes]:
-    """The response as it comes. An error after the first byte is an event, then the end."""
-    async with held:
-        for found in run.take(first):
-            yield _named(found)
-        try:
-            with reworded(convert.in_own_words):
-                async for _, part in parts:
-                    for found in run.take(part):
-                        yield _named(found)
-        except FreeholdError as error:
-            problem = problem_of(error)
-            for found in run.making.failed(problem, error_body(problem).error.type):
-                yield _named(found)
 
 
 def _named(found: Event) -> bytes:

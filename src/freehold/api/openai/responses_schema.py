@@ -32,7 +32,7 @@ from freehold.api.openai.common import (
     ToolName,
     mode_as_object,
 )
-from freehold.api.openai.schema import TokenLogprob
+from freehold.api.openai.schema import Timings, TokenLogprob
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_ID = 128
@@ -336,6 +336,10 @@ class IncompleteDetails(BaseModel):
     reason: Literal["max_output_tokens"]
 
 
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 class ResponseObject(BaseModel):
     """One response, and what was asked for."""
 
@@ -364,6 +368,9 @@ class ResponseObject(BaseModel):
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None = None
     user: str | None
+    timings: Timings | None = Field(
+        default=None, exclude_if=_is_none, description="When it has ended."
+    )
 
 
 class DeletedResponse(BaseModel):

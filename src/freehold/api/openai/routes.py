@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import datetime
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from freehold.api.openai import convert
 from freehold.api.openai.schema import (
     ChatCompletion,
     ChatCompletionRequest,
     ErrorResponse,
+    Licence,
     Model,
     ModelDetails,
     ModelList,
 )
-from freehold.api.problem import problem_of
+from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
-from freehold.api.stream import EVENT_STREAM, event, until_client_leaves
-from freehold.domain.answers import Part
-from freehold.domain.errors import FreeholdError
-from freehold.runtime.answering import collect
+from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
+from freehold.runtime.chat import Generation
 from freehold.runtime.wiring import Runtime
+from freehold.weights.registry import Manifest
 
 router = APIRouter(prefix="/v1")
 
@@ -45,50 +44,48 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         cache_scope="local",
         deadline=deadline_of(runtime),
     )
-    identity = f"chatcmpl-{uuid.uuid4().hex}"
-    created = int(time.time())
-    async with contextlib.AsyncExitStack() as stack:
-        with reworded(convert.in_own_words):
-            generation = await until_client_leaves(
-                request, stack.enter_async_context(runtime.chat.open(asked))
-            )
-            name = generation.model.name
-            parts = await stack.enter_async_context(contextlib.aclosing(generation.parts()))
-            # The first part decides the status: until it comes, a failure is no stream's.
-            first = await until_client_leaves(request, anext(parts))
-        if body.stream:
-            include_usage = body.stream_options is not None and body.stream_options.include_usage
-            chunks = convert.Chunks(identity, created, name, include_usage=include_usage)
-            return StreamingResponse(
-                _stream(first, parts, chunks, stack.pop_all()),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache"},
-            )
-        whole = await until_client_leaves(request, collect(first, parts, len(generation.answers)))
-        completion = convert.completion(identity, created, name, whole)
-        return Response(completion.model_dump_json(), media_type="application/json")
+    opening = runtime.chat.open(asked)
+    if body.stream:
+        counts = body.stream_options is not None and body.stream_options.include_usage
+        told = _told(opening, include_usage=counts)
+        return await streamed(request, told, EVENTS, _failed)
+    completion = await until_client_leaves(request, _whole(opening))
+    return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _stream(
-    first: tuple[int, Part],
-    parts: AsyncGenerator[tuple[int, Part], None],
-    chunks: convert.Chunks,
-    held: contextlib.AsyncExitStack,
-) -> AsyncIterator[bytes]:
-    """The answers as they come. An error after the first byte is an event, then the end."""
-    async with held:
-        for chunk in chunks.of(*first):
-            yield event(chunk)
-        try:
+async def _whole(opening: AbstractAsyncContextManager[Generation]) -> ChatCompletion:
+    with reworded(convert.in_own_words):
+        async with opening as generation:
+            answers = await generation.whole()
+            return convert.completion(_identity(generation), _now(), generation.model.name, answers)
+
+
+async def _told(
+    opening: AbstractAsyncContextManager[Generation], *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The answers as they come."""
+    with reworded(convert.in_own_words):
+        async with opening as generation, aclosing(generation.parts()) as parts:
+            identity, name = _identity(generation), generation.model.name
+            chunks = convert.Chunks(identity, _now(), name, include_usage=include_usage)
             async for number, part in parts:
                 for chunk in chunks.of(number, part):
                     yield event(chunk)
-        except FreeholdError as error:
-            yield event(convert.error_body(problem_of(error)).model_dump_json())
-            return
-        for chunk in chunks.last():
-            yield event(chunk)
-        yield event("[DONE]")
+    for chunk in chunks.last():
+        yield event(chunk)
+    yield event("[DONE]")
+
+
+def _failed(problem: Problem) -> list[bytes]:
+    return [event(convert.error_body(problem).model_dump_json())]
+
+
+def _identity(generation: Generation) -> str:
+    return f"chatcmpl-{generation.request_id}"
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 @router.get("/models", response_model=ModelList, responses=_ERRORS)
@@ -119,6 +116,16 @@ def _model(runtime: Runtime, name: str) -> Model:
             aliases=list(described.aliases),
             alias_of=described.alias_of,
             size_bytes=manifest.size if manifest else None,
-            licence_declared=manifest.licence if manifest else None,
+            licence=_licence(runtime, manifest) if manifest else None,
         ),
+    )
+
+
+def _licence(runtime: Runtime, manifest: Manifest) -> Licence:
+    (verdict,) = runtime.dossiers.verdicts([manifest])
+    return Licence(
+        concluded=verdict.concluded,
+        run=verdict.run.outcome,
+        serve=verdict.serve.outcome,
+        duties=[duty.text for duty in verdict.serve.duties],
     )

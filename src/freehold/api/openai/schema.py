@@ -262,7 +262,7 @@ class AssistantMessage(BaseModel):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class ChoiceTimings(BaseModel):
+class Timings(BaseModel):
     """Not OpenAI's. Seconds: waiting, reading the prompt, writing; and from the request's arrival
     to the first of the answer proper, after any reasoning (null: none came).
     """
@@ -278,7 +278,7 @@ class Choice(BaseModel):
     message: AssistantMessage
     finish_reason: FinishReason
     logprobs: ChoiceLogprobs | None = None
-    timings: ChoiceTimings
+    timings: Timings
 
 
 class ChatCompletion(BaseModel):
@@ -314,7 +314,7 @@ class ChunkChoice(BaseModel):
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: ChoiceLogprobs | None = None
-    timings: ChoiceTimings | None = Field(default=None, description="With the finish_reason.")
+    timings: Timings | None = Field(default=None, description="With the finish_reason.")
 
 
 class ChatCompletionChunk(BaseModel):
@@ -341,7 +341,18 @@ class ModelDetails(BaseModel):
     aliases: list[str]
     alias_of: str | None
     size_bytes: int | None
-    licence_declared: str | None
+    licence: Licence | None
+
+
+class Licence(BaseModel):
+    """What the licences of a model in the store allow. ``concluded`` is an SPDX expression;
+    ``run`` and ``serve`` are the verdicts on using it oneself and on offering it to others.
+    """
+
+    concluded: str | None
+    run: str
+    serve: str
+    duties: list[str]
 
 
 class ModelList(BaseModel):

@@ -37,6 +37,7 @@ from freehold.engines.llamacpp.messages import (
     Inspect,
     Inspected,
     RemoveAdapter,
+    Share,
     failure_of,
 )
 from freehold.engines.llamacpp.outbox import Outbox
@@ -305,10 +306,10 @@ class EmbeddingLoop:
 
 # What a model that only embeds has generated.
 _NOTHING = Inspected(
-    steps=0,
     decode_seconds=0.0,
-    decoded_rows=0,
-    prompt_tokens=0,
+    answering=Share(),
+    mixed=Share(),
+    reading=Share(),
     drafted_tokens=0,
     accepted_tokens=0,
     preemptions=0,

@@ -91,7 +91,6 @@ class Loop:
                 for work in step.work:
                     self._advance(work, [next(rows) for _ in range(work.outputs)])
                 self.scheduler.stepped(step)
-                self._tally.step(step)
         self._emit()
         if self._embedder is not None:
             alone = not self.scheduler.sequences
@@ -223,6 +222,7 @@ class Loop:
             return None
         seconds = time.monotonic() - began
         self.scheduler.timed(step, seconds)
+        self._tally.step(step, seconds)
         return iter(rows)
 
     def _fail(self, step: Step, error: EngineError) -> None:

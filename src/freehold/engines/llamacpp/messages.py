@@ -95,17 +95,29 @@ class Inspect(Message, frozen=True):
     """Ask what the engine has been doing."""
 
 
+class Share(Message, frozen=True):
+    """What steps of one kind did: ``rows`` are of answers, ``tokens`` of prompts; ``seconds`` from
+    handing a batch over to having its logits.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    tokens: int = 0
+
+
 class Inspected(Message, frozen=True):
     """Since the worker began, in seconds and counts.
 
-    ``decode_seconds`` were spent in llama.cpp's ``llama_decode``.
+    ``decode_seconds`` were spent in llama.cpp's ``llama_decode``. ``answering`` steps held
+    nothing but rows of answers, ``reading`` ones nothing but prompts, ``mixed`` ones both.
     ``held_tokens`` are in streams now, ``shelved_bytes`` in host memory.
     """
 
-    steps: int
     decode_seconds: float
-    decoded_rows: int
-    prompt_tokens: int
+    answering: Share
+    mixed: Share
+    reading: Share
     drafted_tokens: int
     accepted_tokens: int
     preemptions: int
@@ -113,6 +125,18 @@ class Inspected(Message, frozen=True):
     waiting: int
     held_tokens: int
     shelved_bytes: int
+
+    @property
+    def steps(self) -> int:
+        return self.answering.steps + self.mixed.steps + self.reading.steps
+
+    @property
+    def decoded_rows(self) -> int:
+        return self.answering.rows + self.mixed.rows
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.mixed.tokens + self.reading.tokens
 
 
 class Failure(Message, frozen=True):

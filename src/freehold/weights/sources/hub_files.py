@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from freehold.domain.errors import InvalidReference, SourceUnavailable, UnsupportedFile
 from freehold.weights.files import is_sha256
-from freehold.weights.naming import is_gguf, is_path
+from freehold.weights.naming import is_gguf, is_path, may_run_code
 from freehold.weights.sources.base import RemoteFile
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})\.gg
 _COMPANION = re.compile(r"(?:mmproj|imatrix)[-_.]|.*[-_.](?:mmproj|imatrix)[-_.]", re.IGNORECASE)
 _DECLARED = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
 _MAX_LISTED = 40
+_MAX_CONFIGURATION = 10_000  # values looked at
 
 _CHOOSE = "Name a quantisation or a file: hf:{repository}:Q4_K_M or hf:{repository}:<file>.gguf"
 
@@ -162,7 +163,54 @@ def _readable(size: int) -> str:
 
 
 def files_of(info: ModelInfo) -> list[RemoteFile]:
-    """The GGUF files; one whose name we would refuse from the user is not offered at all."""
+    """The GGUF files; one whose name we would refuse from the user is not offered at all.
+
+    Of a repository that has some, nothing else is ever fetched, whatever lies beside them. Raises
+    `UnsupportedFile` for one that has none and whose model needs code of its own.
+    """
+    files = _gguf_files(info)
+    reason = None if files else _needs_code(info)
+    if reason is not None:
+        raise UnsupportedFile(
+            f"{info.id} holds no GGUF file, and {reason}, which freehold never does.",
+            hint="Look for a GGUF conversion of this model: it brings no code.",
+        )
+    return files
+
+
+def _needs_code(info: ModelInfo) -> str | None:
+    """Why whoever opens this model would have to run code that came with it."""
+    if _has_auto_map(getattr(info, "config", None)):
+        return "its configuration asks for code of its own to be run (auto_map)"
+    names = (sibling.rfilename for sibling in info.siblings or ())
+    runnable = sorted(name for name in names if is_path(name) and may_run_code(name))
+    if not runnable:
+        return None
+    more = f" and {len(runnable) - 1} more" if len(runnable) > 1 else ""
+    return f"opening {runnable[0]}{more} may run code of its own"
+
+
+def _has_auto_map(configuration: object) -> bool:
+    """Whether the key is anywhere in config.json or tokenizer_config.json, as the hub sums them up.
+
+    What is too large to be looked through is taken to have it.
+    """
+    waiting, seen = [configuration], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, Mapping):
+            if "auto_map" in value:
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        if seen > _MAX_CONFIGURATION:
+            return True
+    return False
+
+
+def _gguf_files(info: ModelInfo) -> list[RemoteFile]:
     return [
         RemoteFile(
             sibling.rfilename,

@@ -1,17 +1,10 @@
-"""Owned handles on llama.cpp: a model, the contexts over it, a batch, errors mapped.
-
-With `text.vocabulary` the only importer of `llama_cpp`. Everything here belongs to
-one thread, the one that made it.
-"""
+"""A context that generates: steps, and the cache they fill."""
 
 from __future__ import annotations
 
 import ctypes
-import enum
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as native
@@ -19,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.domain.errors import EngineError, LoadFailed
-from freehold.engines.base import CacheLayout, CacheType, EngineConfig, Kernels
+from freehold.engines.base import CacheLayout, CacheType, EngineConfig
+from freehold.engines.llamacpp.binding.batch import BATCH_TOKENS, Batch, Entry, pointer
+from freehold.engines.llamacpp.binding.model import Model
 from freehold.engines.llamacpp.drafting import LONGEST as LONGEST_DRAFT
 from freehold.engines.llamacpp.sampling import Logits
-from freehold.engines.llamacpp.tokens import TokenArray
-from freehold.text.vocabulary import Vocabulary
 
-# Tokens per llama_decode call and per micro-batch: llama.cpp's own default for the latter.
-BATCH_TOKENS = 512
 # Rows of logits per call. Each costs memory for a whole vocabulary; log-probabilities of prompts
 # are computed in chunks of this many.
 SMALLEST_OUTPUTS = 64
@@ -47,7 +38,6 @@ _CACHE_TYPES = {
 _NO_ROOM, _ABORTED = 1, 2
 
 Blob = npt.NDArray[np.uint8]
-Vector = npt.NDArray[np.float32]
 
 
 class NoRoom(Exception):
@@ -60,74 +50,6 @@ class Aborted(Exception):
 
 class NoCache(Exception):
     """The model keeps nothing between steps: it embeds, and does not generate."""
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """Consecutive tokens of one sequence, from position ``start``.
-
-    The last ``outputs`` of them want logits.
-    """
-
-    stream: int
-    start: int
-    tokens: TokenArray
-    outputs: int
-
-
-class Pooling(enum.Enum):
-    """How the vectors of a text's tokens become one; the values are llama.cpp's."""
-
-    MEAN = 1
-    CLS = 2
-    LAST = 3
-
-
-class Model:
-    """Loaded weights and their vocabulary; contexts are made over them.
-
-    ``context`` is how many tokens a sequence may have: never more than the model was trained for.
-    """
-
-    def __init__(self, config: EngineConfig) -> None:
-        self.handle = _load_model(config.paths, config.kernels)
-        if native.llama_model_has_encoder(self.handle):
-            native.llama_model_free(self.handle)
-            raise LoadFailed("This model has an encoder; only decoder models can be run.")
-        self.vocabulary = Vocabulary(self.handle)
-        trained = int(native.llama_model_n_ctx_train(self.handle))
-        self.context = min(config.context, trained) if trained > 0 else config.context
-
-    @property
-    def stateful(self) -> bool:
-        """Whether a sequence has a state of fixed size, rather than cells by its length."""
-        ask = (native.llama_model_is_recurrent, native.llama_model_is_hybrid)
-        return any(of(self.handle) for of in ask)
-
-    @property
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        native.llama_model_desc(self.handle, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
-    def pooling(self, *, cached: bool) -> Pooling | None:
-        """As its file says; None: it does not embed. A decoder (``cached``) that says nothing is
-        taken by its last token, an encoder that says nothing cannot be used.
-        """
-        architecture = self._metadata("general.architecture")
-        stated = self._metadata(f"{architecture}.pooling_type")
-        if stated in (None, str(native.LLAMA_POOLING_TYPE_NONE)):
-            return Pooling.LAST if cached else None
-        known = {str(pooling.value): pooling for pooling in Pooling}
-        return known.get(stated)  # a ranking model's vectors are no embeddings
-
-    def _metadata(self, key: str) -> str | None:
-        buffer = ctypes.create_string_buffer(256)
-        size = native.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
-
-    def close(self) -> None:
-        native.llama_model_free(self.handle)
 
 
 class Context:
@@ -167,7 +89,7 @@ class Context:
         self._window = int(native.llama_model_n_swa(self.model))
         # In a shared pool, cells behind a sliding window may be taken by others at any time.
         self.cuttable = not (self.loaded.stateful or (unified and self._window > 0))
-        self._batch = _Batch(BATCH_TOKENS)
+        self._batch = Batch(BATCH_TOKENS)
         self._abort: Callable[[], bool] | None = None
         self._native_abort = native.ggml_abort_callback(self._should_abort)
         self._no_abort = native.ggml_abort_callback()
@@ -264,7 +186,7 @@ class Context:
         """All that a stream holds, in host memory."""
         size = native.llama_state_seq_get_size(self.handle, stream)
         blob = np.empty(size, dtype=np.uint8)
-        written = native.llama_state_seq_get_data(self.handle, _bytes_of(blob), size, stream)
+        written = native.llama_state_seq_get_data(self.handle, bytes_of(blob), size, stream)
         return blob[:written]
 
     def saved_size(self, stream: int) -> int:
@@ -274,7 +196,7 @@ class Context:
     def restore(self, stream: int, blob: Blob, keep: int) -> int:
         """Put the first ``keep`` saved tokens into a stream; returns how many it has now."""
         native.llama_memory_seq_rm(self._memory, stream, -1, -1)
-        if not native.llama_state_seq_set_data(self.handle, _bytes_of(blob), len(blob), stream):
+        if not native.llama_state_seq_set_data(self.handle, bytes_of(blob), len(blob), stream):
             native.llama_memory_seq_rm(self._memory, stream, -1, -1)
             return 0
         return self.truncate(stream, keep)
@@ -310,7 +232,7 @@ class Context:
             native.llama_set_adapter_cvec(self.handle, None, 0, 0, 0, 0)
             return
         layers, width = directions.shape
-        data = _pointer(directions, ctypes.c_float)
+        data = pointer(directions, ctypes.c_float)
         native.llama_set_adapter_cvec(self.handle, data, directions.size, width, 1, layers)
 
     def close(self) -> None:
@@ -318,144 +240,5 @@ class Context:
         self.loaded.close()
 
 
-class EmbeddingContext:
-    """A further context over a model: token ids in, one vector a text out.
-
-    ``sliced``: texts are read piece by piece into a cache, and their last tokens give the vectors.
-    Otherwise every call takes whole texts. There is room for ``texts`` at once, which have ``room``
-    tokens together. Raises `EngineError` where there is no memory for it.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        threads: int,
-        pooling: Pooling,
-        *,
-        sliced: bool,
-        texts: int,
-        room: int,
-    ) -> None:
-        self._width = int(native.llama_model_n_embd_out(model.handle))
-        self.room = room
-        batch = BATCH_TOKENS if sliced else room
-        parameters = native.llama_context_default_params()
-        parameters.embeddings = True
-        parameters.pooling_type = pooling.value
-        parameters.n_ctx = room
-        parameters.n_batch = parameters.n_ubatch = batch
-        parameters.n_seq_max = texts
-        # A row of logits comes with every vector, wanted or not; so as few as can be.
-        parameters.n_outputs_max = texts if sliced else batch
-        parameters.n_threads = parameters.n_threads_batch = threads
-        parameters.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        # In streams of their own, texts of unequal lengths would be computed in pieces.
-        parameters.kv_unified = True
-        parameters.no_perf = True
-        self._handle = native.llama_init_from_model(model.handle, parameters)
-        if not self._handle:
-            raise EngineError(f"There is not enough memory to embed {room} tokens at once.")
-        self._memory = native.llama_get_memory(self._handle)
-        self._batch = _Batch(batch)
-
-    def read(self, entries: Sequence[Entry]) -> None:
-        """Take these tokens into the cache, where ``sliced``."""
-        native.llama_set_embeddings(self._handle, False)
-        self._run(entries)
-        native.llama_set_embeddings(self._handle, True)
-
-    def embed(self, entries: Sequence[Entry]) -> list[Vector]:
-        """The vectors of these texts, as the model gives them; the arrays are copies.
-
-        All their tokens want outputs: the whole of each text, or, where ``sliced``, its last
-        token. Nothing is kept for the next call.
-        """
-        self._run(entries)
-        vectors = []
-        for entry in entries:
-            pointer = native.llama_get_embeddings_seq(self._handle, entry.stream)
-            if not pointer:
-                raise EngineError("llama.cpp gave no vector for a text.")
-            vectors.append(np.ctypeslib.as_array(pointer, shape=(self._width,)).copy())
-        self.clear()
-        return vectors
-
-    def _run(self, entries: Sequence[Entry]) -> None:
-        self._batch.fill(entries)
-        status = native.llama_decode(self._handle, self._batch.native)
-        if status != 0:
-            raise EngineError(f"llama.cpp could not embed (llama_decode said {status}).")
-
-    def clear(self) -> None:
-        """Forget what has been read."""
-        if self._memory:
-            native.llama_memory_clear(self._memory, False)
-
-    def close(self) -> None:
-        native.llama_free(self._handle)
-
-
-class _Batch:
-    """A `llama_batch` over arrays of ours: filled without a Python loop over tokens."""
-
-    def __init__(self, capacity: int) -> None:
-        self._token = np.zeros(capacity, dtype=np.int32)
-        self._pos = np.zeros(capacity, dtype=np.int32)
-        self._streams = np.zeros(capacity, dtype=np.int32)
-        self._logits = np.zeros(capacity, dtype=np.int8)
-        # llama.cpp wants a list of sequence ids per token: ours have one id each.
-        self._counts = np.ones(capacity, dtype=np.int32)
-        addresses = self._streams.ctypes.data + self._streams.itemsize * np.arange(capacity)
-        self._lists = addresses.astype(np.uintp)
-        self.native = native.llama_batch(
-            n_tokens=0,
-            token=_pointer(self._token, ctypes.c_int32),
-            embd=None,
-            pos=_pointer(self._pos, ctypes.c_int32),
-            n_seq_id=_pointer(self._counts, ctypes.c_int32),
-            seq_id=_pointer(self._lists, ctypes.POINTER(ctypes.c_int32)),
-            logits=_pointer(self._logits, ctypes.c_int8),
-        )
-
-    def fill(self, entries: Sequence[Entry]) -> list[int]:
-        """Returns the places of the tokens whose logits are wanted."""
-        rows: list[int] = []
-        count = 0
-        for entry in entries:
-            end = count + len(entry.tokens)
-            self._token[count:end] = entry.tokens
-            self._pos[count:end] = np.arange(entry.start, entry.start + len(entry.tokens))
-            self._streams[count:end] = entry.stream
-            self._logits[count:end] = 0
-            self._logits[end - entry.outputs : end] = 1
-            rows.extend(range(end - entry.outputs, end))
-            count = end
-        self.native.n_tokens = count
-        return rows
-
-
-def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(kind))
-
-
-def _bytes_of(blob: Blob) -> Any:
-    return _pointer(blob, ctypes.c_uint8)
-
-
-def _load_model(paths: Sequence[str], kernels: Kernels) -> object:
-    parameters = native.llama_model_default_params()
-    parameters.use_extra_bufts = kernels is Kernels.FAST
-    encoded = [path.encode() for path in paths]
-    if len(encoded) == 1:
-        model = native.llama_model_load_from_file(encoded[0], parameters)
-    else:
-        array = (ctypes.c_char_p * len(encoded))(*encoded)
-        model = native.llama_model_load_from_splits(array, len(encoded), parameters)
-    if not model:
-        raise LoadFailed(f"llama.cpp cannot load {Path(paths[0]).name}.")
-    return model
-
-
-def system_info() -> str:
-    """llama.cpp's own line about the instruction sets it was built with and found."""
-    return str(native.llama_print_system_info().decode("utf-8", "replace"))
+def bytes_of(blob: Blob) -> Any:
+    return pointer(blob, ctypes.c_uint8)

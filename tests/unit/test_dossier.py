@@ -1,0 +1,199 @@
+"""A model's dossier: the lock that is kept, the verdict on it, and who is let in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from freehold.domain.errors import InvalidSetting, LicenceRefused, RefusedFile, UnknownModel
+from freehold.domain.settings import Settings
+from freehold.runtime.gate import Gate
+from freehold.trust.acquire import acquire, hub
+from freehold.trust.dossier import Dossiers, Policy
+from freehold.trust.facts import Rank
+from freehold.trust.policy import Action, Rules
+from freehold.trust.verdict import Outcome, Use
+from freehold.weights import catalog as catalogue
+from freehold.weights.library import Library, LocalModel
+from freehold.weights.progress import Silent
+from freehold.weights.store import Store
+from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository
+from tests.support.models import model_bytes, write_model
+
+MIT = """MIT License
+
+Copyright (c) 2026 Maker
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+WEIGHTS = FakeFile(model_bytes("small"))
+FREE, NAMELESS = "maker/Free-GGUF", "maker/Nameless-GGUF"
+REFERENCE = f"hf:{FREE}:free.gguf"
+
+
+def text(said: str) -> FakeFile:
+    return FakeFile(said.encode(), lfs=False)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeHub]:
+    made = [
+        FakeRepository(
+            FREE,
+            {
+                "free.gguf": WEIGHTS,
+                "README.md": text("---\nlicense: mit\n---\n"),
+                "LICENSE": text(MIT),
+            },
+            card={"license": "mit"},
+        ),
+        FakeRepository(NAMELESS, {"nameless.gguf": FakeFile(model_bytes("other"))}),
+    ]
+    with FakeHub(made) as fake:
+        yield fake
+
+
+def dossiers(fake: FakeHub, home: Path, policy: Policy | None = None) -> Dossiers:
+    settings = Settings(home=home, hub_endpoint=fake.endpoint)
+    library = Library(settings, Store.open(home), catalogue.parse(""))
+    return Dossiers(library, policy or Policy())
+
+
+def local(papers: Dossiers, reference: str) -> LocalModel:
+    return papers.library.local(reference)
+
+
+def test_a_pull_keeps_the_lock_and_the_licence_texts(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    acquired = acquire(papers, REFERENCE, Silent())
+    lock, verdict = acquired.dossier.lock, acquired.dossier.verdict
+    assert papers.locks.get(acquired.manifest.reference) == lock
+    assert [file.sha256 for file in lock.files] == [WEIGHTS.sha256]
+    assert lock.commit == acquired.manifest.revision
+    assert [each.rank for each in lock.releases[0].evidence] == [Rank.LICENCE_FILE, Rank.CARD]
+    assert papers.texts.get(lock.texts[0].sha256) == MIT.encode()
+    assert (verdict.run.outcome, verdict.serve.outcome) == (Outcome.OK, Outcome.OK)
+
+
+def test_a_model_is_judged_from_its_lock_without_asking_anybody(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    papers = dossiers(fake, tmp_path)
+    kept = acquire(papers, REFERENCE, Silent()).dossier
+    asked = len(fake.requests)
+    found = papers.of(local(papers, REFERENCE))
+    assert (found.lock, found.verdict) == (kept.lock, kept.verdict)
+    assert papers.verdicts(papers.library.registry.all()) == [kept.verdict]
+    assert acquire(papers, REFERENCE, Silent()).dossier.lock == kept.lock
+    assert len(fake.requests) == asked
+
+
+def test_what_the_policy_refuses_to_run_is_not_even_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    strict = Policy(run=Rules(licence={"mit": Action.REFUSE}))
+    papers = dossiers(fake, tmp_path, strict)
+    with pytest.raises(LicenceRefused, match="licence mit"):
+        acquire(papers, REFERENCE, Silent())
+    assert not [path for path in fake.paths("cdn") if WEIGHTS.sha256 in path]
+    assert not papers.library.registry.all()
+
+
+def test_a_model_that_is_not_there_is_unknown_as_before(fake: FakeHub, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel):
+        acquire(dossiers(fake, tmp_path), "hf:maker/None:none.gguf", Silent())
+
+
+def test_a_file_without_a_word_about_its_licence_is_unknown(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path / "home")
+    path = write_model(tmp_path / "stray.gguf")
+    found = papers.of(local(papers, str(path)))
+    assert found.verdict.run.outcome is Outcome.UNKNOWN
+    assert found.lock.reference == f"sha256:{found.lock.files[0].sha256}"
+
+
+def test_the_header_is_evidence(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path / "home")
+    path = write_model(tmp_path / "stray.gguf", metadata={"general.license": "gemma"})
+    found = papers.of(local(papers, str(path))).verdict
+    assert "gemma" in found.licences
+    assert found.serve.outcome is Outcome.RESTRICTED
+
+
+def test_an_unknown_model_runs_with_a_warning_and_is_served_only_by_decision(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    papers = dossiers(fake, tmp_path)
+    acquire(papers, f"hf:{NAMELESS}:nameless.gguf", Silent())
+    model = local(papers, f"hf:{NAMELESS}:nameless.gguf")
+    said: list[str] = []
+    Gate(papers, Use.RUN, said.append).admit(model)
+    assert len(said) == 1
+    assert "UNKNOWN" in said[0]
+    gate = Gate(papers, Use.SERVE, said.append)
+    with pytest.raises(LicenceRefused, match="UNKNOWN") as refused:
+        gate.admit(model)
+    assert "--accept serve" in (refused.value.hint or "")
+    decided = papers.decide(model, Use.SERVE, "we made it")
+    assert [each.why for each in decided.lock.decisions] == ["we made it"]
+    gate.admit(model)
+    # A new look at the hub does not forget who decided what.
+    again = papers.keep(model, hub(papers.library.settings))
+    assert again.lock.decisions == decided.lock.decisions
+    gate.admit(model)
+
+
+def test_a_warning_is_given_once(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    acquire(papers, f"hf:{NAMELESS}:nameless.gguf", Silent())
+    said: list[str] = []
+    gate = Gate(papers, Use.RUN, said.append)
+    for _ in range(3):
+        gate.admit(local(papers, f"hf:{NAMELESS}:nameless.gguf"))
+    assert len(said) == 1
+
+
+def test_a_locked_gate_lets_in_what_is_locked_and_nothing_else(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    papers = dossiers(fake, tmp_path)
+    lock = acquire(papers, REFERENCE, Silent()).dossier.lock
+    acquire(papers, f"hf:{NAMELESS}:nameless.gguf", Silent())
+    gate = Gate(papers, Use.RUN, lambda _: None, (lock,))
+    gate.admit(local(papers, REFERENCE))
+    with pytest.raises(RefusedFile, match="none of the locks"):
+        gate.admit(local(papers, f"hf:{NAMELESS}:nameless.gguf"))
+
+
+def test_a_lock_of_other_bytes_lets_nobody_in(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    lock = acquire(papers, REFERENCE, Silent()).dossier.lock
+    import msgspec
+
+    other = msgspec.structs.replace(lock.files[0], sha256="0" * 64)
+    changed = msgspec.structs.replace(lock, files=(other,))
+    with pytest.raises(RefusedFile, match="SHA-256"):
+        Gate(papers, Use.RUN, lambda _: None, (changed,)).admit(local(papers, REFERENCE))
+
+
+def test_the_policy_file_that_was_named_must_be_there(fake: FakeHub, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, policy=tmp_path / "none.toml")
+    library = Library(settings, Store.open(tmp_path), catalogue.parse(""))
+    with pytest.raises(InvalidSetting, match=r"none\.toml"):
+        Dossiers.open(library)
