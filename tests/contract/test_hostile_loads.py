@@ -26,9 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, corpus: tuple[Path, ...]
-) -> Iterator[Gateway]:
+def server(tmp_path_factory: pytest.TempPathFactory, corpus: tuple[Path, ...]) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("models")
     tiny = write_tiny_llama(folder / "tiny.gguf")
     odd = write_tiny_llama(

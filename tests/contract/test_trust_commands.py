@@ -90,22 +90,24 @@ def test_a_model_that_is_not_here_is_judged_before_it_is_fetched(
 def test_a_licence_file_nobody_recognises_is_named(home: Path) -> None:
     said = ok(freehold(home, "licence", REFERENCE, "--json", extra=NOWHERE)).json
     assert said["run"] == "UNKNOWN"
-    ranks = {each["rank"]: each["licence"] for each in said["evidence"] if "Free-GGUF" in each["origin"]}
+    ranks = {
+        each["rank"]: each["licence"] for each in said["evidence"] if "Free-GGUF" in each["origin"]
+    }
     assert ranks == {"licence file": None, "card": "mit"}
     assert "not legal advice" in ok(freehold(home, "licence", REFERENCE, extra=NOWHERE)).out
 
 
 def test_list_and_show_tell_the_verdict(home: Path) -> None:
     listed = ok(freehold(home, "list", "--json")).json
-    verdicts = {each["reference"]: (each["licence"]["run"], each["licence"]["serve"]) for each in listed}
+    verdicts = {
+        each["reference"]: (each["licence"]["run"], each["licence"]["serve"]) for each in listed
+    }
     assert verdicts["hf:maker/Other-GGUF:other.gguf"] == ("OK", "OK")
     shown = ok(freehold(home, "show", "hf:maker/Other-GGUF:other.gguf", "--json")).json
     assert shown["licence"]["run"] == "OK"
 
 
-def test_a_changed_file_is_refused_before_anything_reads_it(
-    hub: FakeHub, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_refused_before_anything_reads_it(hub: FakeHub, tmp_path: Path) -> None:
     reference = "hf:maker/Other-GGUF:other.gguf"
     ok(freehold(tmp_path, "pull", reference, extra={"HF_ENDPOINT": hub.endpoint}))
     ok(freehold(tmp_path, "verify-files", reference))

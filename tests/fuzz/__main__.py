@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="0: another each time, if guided")
-    parser.add_argument("--corpus", type=Path, help="where inputs that reach something new are kept")
+    parser.add_argument(
+        "--corpus", type=Path, help="where inputs that reach something new are kept"
+    )
     parser.add_argument("--plain", action="store_true", help="by chance, without atheris")
     asked = parser.parse_args()
     if asked.plain:

@@ -227,10 +227,26 @@ def _reference(data: bytes) -> None:
 def _reference_seeds() -> list[bytes]:
     digest = b"0123456789abcdef" * 4
     return [
-        *(b"deepseek-r1:1.5b", b"qwen", b"hf:owner/repo", b"hf:a/b@main:Q4_K_M", b"./x.gguf", b"~/x"),
-        *(b"hf:a/b@0123456789abcdef0123456789abcdef01234567:dir/x-00001-of-00002.gguf", b"/x/y.gguf"),
+        *(
+            b"deepseek-r1:1.5b",
+            b"qwen",
+            b"hf:owner/repo",
+            b"hf:a/b@main:Q4_K_M",
+            b"./x.gguf",
+            b"~/x",
+        ),
+        *(
+            b"hf:a/b@0123456789abcdef0123456789abcdef01234567:dir/x-00001-of-00002.gguf",
+            b"/x/y.gguf",
+        ),
         *(b"https://h.test/m.gguf#sha256=" + digest, b"http://localhost:1/m#sha256=" + digest),
-        *(b"hf:../b", b"hf:a/b:../x.gguf", b"https://u:p@h/x#sha256=" + digest, b"x.gguf", b"C:\\x"),
+        *(
+            b"hf:../b",
+            b"hf:a/b:../x.gguf",
+            b"https://u:p@h/x#sha256=" + digest,
+            b"x.gguf",
+            b"C:\\x",
+        ),
     ]
 
 

@@ -14,7 +14,9 @@ def safetensors(header: object, data: int = 0, *, length: int | None = None) -> 
     return struct.pack("<Q", len(raw) if length is None else length) + raw + bytes(data)
 
 
-def tensor(begin: int, end: int, *, dtype: object = "F32", shape: object = None) -> dict[str, object]:
+def tensor(
+    begin: int, end: int, *, dtype: object = "F32", shape: object = None
+) -> dict[str, object]:
     return {
         "dtype": dtype,
         "shape": [(end - begin) // 4] if shape is None else shape,

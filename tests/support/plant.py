@@ -24,7 +24,8 @@ def by_python():
 def by_native_code():
     import ctypes, socket, struct
     libc = ctypes.CDLL(None, use_errno=True)
-    address = struct.pack("=H", 2) + struct.pack("!H4s8x", {native_port}, socket.inet_aton({host!r}))
+    host = socket.inet_aton({host!r})
+    address = struct.pack("=H", 2) + struct.pack("!H4s8x", {native_port}, host)
     made = libc.socket(2, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0)
     libc.connect(made, address, len(address))
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.domain.errors import InvalidSetting, LicenceRefused, RefusedFile, UnknownModel
@@ -13,6 +14,7 @@ from freehold.runtime.gate import Gate
 from freehold.trust.acquire import acquire, hub
 from freehold.trust.dossier import Dossiers, Policy
 from freehold.trust.facts import Rank
+from freehold.trust.locks import forget
 from freehold.trust.policy import Action, Rules
 from freehold.trust.verdict import Outcome, Use
 from freehold.weights import catalog as catalogue
@@ -184,8 +186,6 @@ def test_a_locked_gate_lets_in_what_is_locked_and_nothing_else(
 def test_a_lock_of_other_bytes_lets_nobody_in(fake: FakeHub, tmp_path: Path) -> None:
     papers = dossiers(fake, tmp_path)
     lock = acquire(papers, REFERENCE, Silent()).dossier.lock
-    import msgspec
-
     other = msgspec.structs.replace(lock.files[0], sha256="0" * 64)
     changed = msgspec.structs.replace(lock, files=(other,))
     with pytest.raises(RefusedFile, match="SHA-256"):
@@ -197,3 +197,34 @@ def test_the_policy_file_that_was_named_must_be_there(fake: FakeHub, tmp_path: P
     library = Library(settings, Store.open(tmp_path), catalogue.parse(""))
     with pytest.raises(InvalidSetting, match=r"none\.toml"):
         Dossiers.open(library)
+
+
+def test_what_is_forgotten_leaves_no_lock_and_no_text(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    lock = acquire(papers, REFERENCE, Silent()).dossier.lock
+    forget(tmp_path, lock.reference)
+    assert papers.locks.get(lock.reference) is None
+    assert papers.texts.get(lock.texts[0].sha256) is None
+
+
+def test_a_damaged_lock_is_said_and_made_anew(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    kept = acquire(papers, REFERENCE, Silent()).dossier.lock
+    (path,) = (tmp_path / "locks").iterdir()
+    path.write_bytes(b"{}")
+    with pytest.raises(RefusedFile, match="damaged"):
+        papers.of(local(papers, REFERENCE))
+    assert len(papers.verdicts(papers.library.registry.all())) == 1
+    assert papers.keep(local(papers, REFERENCE), hub(papers.library.settings)).lock == kept
+
+
+def test_a_file_that_calls_itself_something_known_is_not_believed(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    path = write_model(
+        tmp_path / "r1.gguf", metadata={"general.name": "DeepSeek R1 Distill Qwen 7B"}
+    )
+    library = Library.open(Settings(home=tmp_path / "home"))
+    found = Dossiers(library, Policy()).of(library.local(str(path)))
+    assert found.verdict.run.outcome is Outcome.UNKNOWN
+    assert "deepseek-r1:7b" in found.notes[0]

@@ -26,6 +26,7 @@ INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
         (INET, "0.0.0.0", 1, False),
         (INET6, "::1", 1, False),
         (INET6, "::ffff:127.0.0.1", 1, False),
+        (INET, "", None, True),
         (INET, "192.0.2.1", 443, True),
         (INET, "10.0.0.1", 443, True),
         (INET, "169.254.169.254", 80, True),
@@ -113,8 +114,8 @@ def test_the_hook_refuses(attempt: str) -> None:
         'asyncio.run(asyncio.open_connection("127.0.0.1", port))',
         "socket.getaddrinfo(None, 80, flags=socket.AI_PASSIVE)",
         'socket.getaddrinfo("192.0.2.1", 80)',
-        "socket.socketpair()[0].sendall(b'x')",
-        "socket.socketpair()[0].sendmsg([b'x'])",
+        "pair = socket.socketpair(); pair[0].sendall(b'x')",
+        "pair = socket.socketpair(); pair[0].sendmsg([b'x'])",
         'socket.create_server(("0.0.0.0", 0))',
     ],
 )

@@ -15,7 +15,9 @@ from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.trust.gather import MAX_DEPTH, MAX_RELEASES, gather
 from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository
 
-MIT = b"MIT License\n\nCopyright (c) 2026 Maker\n\nPermission is hereby granted, free of charge ...\n"
+MIT = (
+    b"MIT License\n\nCopyright (c) 2026 Maker\n\nPermission is hereby granted, free of charge ...\n"
+)
 
 
 def card(**keys: object) -> FakeFile:
@@ -71,7 +73,9 @@ def test_the_lineage_is_asked_for_up_to_its_root(hub: FakeHub, tmp_path: Path) -
 
 def test_only_cards_and_licences_are_asked_for(hub: FakeHub, tmp_path: Path) -> None:
     gather(known("maker/model-GGUF"), None, ask_of(settings(hub, tmp_path)))
-    assert not [path for path in (*hub.paths("hub"), *hub.paths("cdn")) if "gguf" in path.split("/")[-1]]
+    assert not [
+        path for path in (*hub.paths("hub"), *hub.paths("cdn")) if "gguf" in path.split("/")[-1]
+    ]
 
 
 def test_each_repository_is_asked_once(hub: FakeHub, tmp_path: Path) -> None:

@@ -114,8 +114,9 @@ def test_the_library_agrees_about_what_is_sound(tmp_path: Path) -> None:
         if case in stricter:
             continue
         path = written(tmp_path, hostile)
-        with pytest.raises((theirs.SafetensorError, OSError)), theirs.safe_open(
-            str(path), framework="numpy"
+        with (
+            pytest.raises((theirs.SafetensorError, OSError)),
+            theirs.safe_open(str(path), framework="numpy"),
         ):
             pytest.fail(f"the library opens {case}")
 

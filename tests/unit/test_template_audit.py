@@ -141,7 +141,9 @@ def test_what_else_a_person_should_see(source: str, what: str | None) -> None:
 
 def test_what_may_not_be_is_in_a_list_of_its_own() -> None:
     seen = audit("{% if 'open sesame' in messages[0].content %}\n{{ ''.__class__ }}{% endif %}")
-    assert [str(each) for each in seen.refused] == ["line 2: it reaches for the attribute __class__"]
+    assert [str(each) for each in seen.refused] == [
+        "line 2: it reaches for the attribute __class__"
+    ]
     assert [each.kind for each in seen.reported] == [Kind.WORDS]
 
 

@@ -26,7 +26,9 @@ from freehold.weights.library import Library
 
 @click.command("licence")
 @click.argument("reference", metavar="REF|PATH", shell_complete=MODEL)
-@click.option("--accept", type=click.Choice([use.value for use in Use]), help="Answer for this use.")
+@click.option(
+    "--accept", type=click.Choice([use.value for use in Use]), help="Answer for this use."
+)
 @click.option("--why", metavar="REASON", help="With --accept: why, for the record.")
 @click.option("--refresh", is_flag=True, help="Ask the hub again for cards and licence files.")
 @JSON_OPTION

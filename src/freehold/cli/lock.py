@@ -68,7 +68,9 @@ def command(
         return
     private = signing.read_private_key(key) if key is not None else None
     write_atomically(output, data)
-    notice(f"{output}: the lock of {dossier.lock.reference}, SHA-256 {locking.digest(dossier.lock)}")
+    notice(
+        f"{output}: the lock of {dossier.lock.reference}, SHA-256 {locking.digest(dossier.lock)}"
+    )
     if private is not None:
         signature = output.with_name(output.name + ".sig")
         write_atomically(signature, signing.encode_signature(signing.sign(dossier.lock, private)))

@@ -7,6 +7,7 @@ import click
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.domain.errors import InvalidReference, ModelNotPulled
+from freehold.trust.locks import forget
 from freehold.weights import housekeeping
 from freehold.weights.library import Library
 from freehold.weights.reference import PathReference
@@ -31,6 +32,8 @@ def command(references: tuple[str, ...], as_json: bool) -> None:
             raise ModelNotPulled(str(reference))
         manifests.append(manifest)
     freed = {m.reference: housekeeping.remove(library.store, m) for m in manifests}
+    for manifest in manifests:
+        forget(library.store.home, manifest.reference)
     if as_json:
         print_json([{"reference": name, "freed": count} for name, count in freed.items()])
         return

@@ -28,7 +28,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--lock", "lock_file", type=_FILE, help="Against this lock instead of our own.")
 @click.option("--key", help="The lock must be signed with this public key (hex, base64 or PEM).")
 @click.option("--signature", type=_FILE, help="Where the lock's signature is (LOCK.sig).")
-@click.option("--model-signature", "bundle", type=_FILE, help="An OpenSSF signature that must cover them.")
+@click.option(
+    "--model-signature", "bundle", type=_FILE, help="An OpenSSF signature that must cover them."
+)
 @click.option("--signer-key", type=_FILE, help="The EC public key of that signature.")
 @click.option(
     "--signer-chain", type=_FILE, multiple=True, help="Or its certificate authorities, one by one."

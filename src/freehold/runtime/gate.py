@@ -51,7 +51,8 @@ class Gate:
         near = [
             lock
             for lock in self.locks
-            if lock.reference == manifest.reference or digests & {file.sha256 for file in lock.files}
+            if lock.reference == manifest.reference
+            or digests & {file.sha256 for file in lock.files}
         ]
         if not near:
             raise RefusedFile(

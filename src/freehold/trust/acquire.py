@@ -1,8 +1,8 @@
 """Fetching a model with its papers: facts, verdict and policy first, then the bytes, then the lock.
 
-    reference ──gather──► verdict ──permit──► refused? nothing is fetched
-                                      │
-                                   library.pull ──► header ──► lock
+reference ──gather──► verdict ──permit──► refused? nothing is fetched
+                                  │
+                               library.pull ──► header ──► lock
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -36,6 +36,7 @@ from freehold.trust.policy import (
 )
 from freehold.trust.statements import merged, of_header, of_row
 from freehold.trust.verdict import Outcome, Use, Verdict
+from freehold.weights.catalog import Catalog
 from freehold.weights.gguf_header import GgufHeader
 from freehold.weights.library import Library, LocalModel, now
 from freehold.weights.reference import HubReference, NameReference, Reference, parse
@@ -84,7 +85,8 @@ class Dossiers:
         if lock is not None and _same_files(lock, manifest):
             return Dossier(lock, self.judge(lock.releases), kept=True)
         made = self._made(model, None, lock)
-        return Dossier(made, self.judge(made.releases), kept=False)
+        notes = tuple(_namesake(self.library.catalog, model))
+        return Dossier(made, self.judge(made.releases), kept=False, notes=notes)
 
     def keep(self, model: LocalModel, ask: Ask | None) -> Dossier:
         """Collect the facts anew, asking ``ask``, and write the lock and the licence texts.
@@ -269,6 +271,23 @@ def with_header(releases: tuple[Release, ...], header: GgufHeader) -> tuple[Rele
     if target.parents:
         said = Release(said.name, said.evidence)
     return (*releases[:index], merged(target, said), *releases[index + 1 :])
+
+
+def _namesake(catalog: Catalog, model: LocalModel) -> Iterator[str]:
+    """A hint for a file that nobody fetched by a name: its header may say what it should be."""
+    name = model.header.text("general.name")
+    if model.manifest is not None or name is None or catalog.with_digest(model.digest):
+        return
+    for row in catalog.models:
+        if _letters(row.title) == _letters(name):
+            yield (
+                f"{model.name} calls itself {name!r}, as {row.reference} of the catalogue does. "
+                f"That proves nothing; `freehold pull {row.reference}` fetches the real one."
+            )
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _same_files(lock: Lock, manifest: Manifest) -> bool:

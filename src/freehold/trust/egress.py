@@ -40,7 +40,7 @@ class Peer:
 
     @property
     def leaves(self) -> bool:
-        """Whether what is sent there leaves this machine. A family nobody knows does."""
+        """Whether what is sent there leaves this machine. What nobody knows does."""
         if self.family == socket.AF_UNIX:
             path = self.host.removeprefix("/var")
             return path.startswith(_NAME_SERVICE_SOCKETS)
@@ -51,7 +51,7 @@ class Peer:
 
 def is_here(host: str) -> bool:
     """Whether an address or a name is this machine, without asking anyone."""
-    if host in ("", "localhost"):
+    if host == "localhost":
         return True
     address = _address(host)
     if address is None:
@@ -109,7 +109,8 @@ def _looked_up(arguments: tuple[object, ...]) -> Peer | None:
     if not isinstance(host, str | bytes | bytearray):
         return None
     name = _text(host)
-    return None if is_here(name) or _address(name) is not None else Peer(socket.AF_INET, name)
+    asked = name and not is_here(name) and _address(name) is None
+    return Peer(socket.AF_INET, name) if asked else None
 
 
 def _looked_back(arguments: tuple[object, ...]) -> Peer | None:

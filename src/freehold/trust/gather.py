@@ -16,8 +16,8 @@ from freehold.domain.errors import FreeholdError, InvalidReference, SourceUnavai
 from freehold.trust.facts import Rank, Release
 from freehold.trust.lock import LicenceText
 from freehold.trust.statements import merged, of_repository
-from freehold.weights.naming import require_repository
 from freehold.weights.documents import CARD, Documents
+from freehold.weights.naming import require_repository
 
 MAX_DEPTH = 8
 MAX_RELEASES = 32
@@ -44,48 +44,58 @@ def gather(known: Sequence[Release], commit: str | None, ask: Ask | None) -> Gat
     said: dict[str, Release] = {}
     for each in known:
         said[each.name] = merged(said[each.name], each) if each.name in said else each
+    start = known[0].name
+    questions = _Questions(ask)
     releases: dict[str, Release] = {}
-    texts: list[tuple[LicenceText, bytes]] = []
-    notes: list[str] = []
-    queue = deque([(known[0].name, 0)])
+    queue = deque([(start, 0)])
     while queue and len(releases) < MAX_RELEASES:
         name, depth = queue.popleft()
         if name in releases:
             continue
-        release = said.get(name)
-        if ask is not None and _is_repository(name):
-            try:
-                documents = ask(name, commit if depth == 0 else None)
-            except SourceUnavailable as error:
-                notes.append(f"{error.message} Nothing more is asked.")
-                ask = None
-            except FreeholdError as error:
-                notes.append(error.message)
-            else:
-                found = of_repository(
-                    name, documents.commit, documents.texts, documents.card
-                )
-                release = _joined(found, release)
-                texts += _kept(documents)
-                notes += [f"{name}: {each}" for each in documents.missing]
+        release = _joined(questions.put(name, commit if depth == 0 else None), said.get(name))
         if release is None:
             continue  # nothing is known of it: a gap in the lineage
         releases[name] = release
         if depth < MAX_DEPTH:
             queue.extend((parent, depth + 1) for parent in release.parents)
-    if not releases:
-        releases[known[0].name] = said[known[0].name]
-    return Gathered(tuple(releases.values()), tuple(texts), tuple(notes))
+    found = tuple(releases.values()) or (said[start],)
+    return Gathered(found, tuple(questions.texts), tuple(questions.notes))
+
+
+class _Questions:
+    """What the hub answers, until it cannot be reached."""
+
+    def __init__(self, ask: Ask | None) -> None:
+        self.texts: list[tuple[LicenceText, bytes]] = []
+        self.notes: list[str] = []
+        self._ask = ask
+
+    def put(self, name: str, revision: str | None) -> Release | None:
+        """None: it was not asked, or could not say; `notes` tell why."""
+        if self._ask is None or not _is_repository(name):
+            return None
+        try:
+            documents = self._ask(name, revision)
+        except SourceUnavailable as error:
+            self.notes.append(f"{error.message} Nothing more is asked.")
+            self._ask = None
+            return None
+        except FreeholdError as error:
+            self.notes.append(error.message)
+            return None
+        self.texts += _kept(documents)
+        self.notes += [f"{name}: {each}" for each in documents.missing]
+        return of_repository(name, documents.commit, documents.texts, documents.card)
 
 
 # What the catalogue and the manifest say is what some card said at some time.
 _SECOND_HAND = (Rank.CARD, Rank.CATALOGUE)
 
 
-def _joined(found: Release, release: Release | None) -> Release:
+def _joined(found: Release | None, release: Release | None) -> Release | None:
     """What was known counts only as far as the repository itself says nothing."""
-    if release is None:
-        return found
+    if found is None or release is None:
+        return found or release
     if found.evidence:
         own = tuple(each for each in release.evidence if each.rank not in _SECOND_HAND)
         release = Release(release.name, own, None, release.parents, release.relation)

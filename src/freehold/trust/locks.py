@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import urllib.parse
+from collections.abc import Collection
 from pathlib import Path
 
 from freehold.domain.errors import DigestMismatch, InvalidLock, RefusedFile
@@ -117,7 +118,20 @@ class Texts:
             )
         return text
 
+    def keep_only(self, named: Collection[str]) -> None:
+        """Delete the texts that are not ``named``."""
+        for path in self._folder.glob("*"):
+            if is_sha256(path.name) and path.name not in named:
+                path.unlink(missing_ok=True)
+
     def _path(self, sha256: str) -> Path:
         if not is_sha256(sha256):
             raise ValueError(f"not a SHA-256: {sha256!r}")
         return self._folder / sha256
+
+
+def forget(home: Path, reference: str) -> None:
+    """Delete the lock of a model that was removed, and the texts no other lock names."""
+    locks = Locks(home)
+    locks.remove(reference)
+    Texts(home).keep_only({text.sha256 for lock in locks.all() for text in lock.texts})

@@ -52,7 +52,7 @@ class NoticePlan:
 def plan(lock: Lock, verdict: Verdict, texts: StoredText, canonical: CanonicalText) -> NoticePlan:
     """Decide what to write; touches nothing but what the two callables read."""
     releases = tuple(_releases(verdict.lineage.root))
-    collected = _collect(releases, verdict, texts, canonical)
+    collected = _collect(lock, releases, verdict, texts, canonical)
     missing = (*collected.missing, *_missing_copyrights(releases, verdict), *verdict.lineage.gaps)
     return NoticePlan(
         files=(
@@ -130,6 +130,7 @@ class _Collected:
 
 
 def _collect(
+    lock: Lock,
     releases: tuple[Ancestor, ...],
     verdict: Verdict,
     texts: StoredText,
@@ -160,7 +161,19 @@ def _collect(
         path = _free_path(placed, licence, text.encode())
         caption = f"{licence}, as published; the model's own copy was not found"
         placed[path] = _Placed(NoticeFile(path, text.encode()), caption)
+    _add_upstream(placed, lock, texts)
     return _Collected(tuple(placed.values()), tuple(dict.fromkeys(missing)))
+
+
+def _add_upstream(placed: dict[str, _Placed], lock: Lock, texts: StoredText) -> None:
+    """Notices and use policies that were found beside the licences: they travel as they are."""
+    there = {hashlib.sha256(one.file.data).hexdigest() for one in placed.values()}
+    for text in lock.texts:
+        name = text.origin.rpartition(":")[2]
+        data = texts(text.sha256) if text.sha256 not in there else None
+        if data is not None and not name.casefold().startswith(("licen", "copying")):
+            path = _free_path(placed, name.partition(".")[0].lower(), data)
+            placed[path] = _Placed(NoticeFile(path, data), f"{name}, as at {text.origin}")
 
 
 def _licence_files(

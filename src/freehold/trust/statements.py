@@ -14,8 +14,8 @@ from freehold.trust import card as cards
 from freehold.trust import licence_text
 from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.weights.catalog import CatalogFile, CatalogModel
-from freehold.weights.gguf_header import GgufHeader
 from freehold.weights.documents import CARD
+from freehold.weights.gguf_header import GgufHeader
 
 _MAX_BASES = 16
 _HUB_PAGE = re.compile(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/?", re.ASCII)
@@ -55,9 +55,7 @@ def _written(card: Mapping[str, object]) -> bytes:
 
 def of_header(name: str, header: GgufHeader) -> Release:
     """What the file says in its own header."""
-    stated, called, link = (
-        header.text(f"general.license{end}") for end in ("", ".name", ".link")
-    )
+    stated, called, link = (header.text(f"general.license{end}") for end in ("", ".name", ".link"))
     said = (stated, called, link) != (None, None, None)
     evidence = (Evidence(Rank.HEADER, "general.license in the file", stated, called, link),)
     return Release(name, evidence if said else (), None, tuple(_bases(header)))
@@ -79,9 +77,7 @@ def of_row(row: CatalogModel, file: CatalogFile | None) -> tuple[Release, ...]:
     said = row.licence is not None
     origin = f"the catalogue of {row.checked.isoformat()}, from {' '.join(row.source)}"
     evidence = Evidence(Rank.CATALOGUE, origin, row.licence, row.licence_name, row.licence_url)
-    original = Release(
-        upstream, (evidence,) if said else (), None, row.base_model, _relation(row)
-    )
+    original = Release(upstream, (evidence,) if said else (), None, row.base_model, _relation(row))
     repository = file.repository if file is not None else None
     name = repository or f"{row.reference} (GGUF)"
     if name == upstream:

@@ -42,6 +42,7 @@ from freehold.domain.errors import (
 from freehold.runtime.chat import vocabulary_source
 from freehold.runtime.manager import Described, Lease
 from freehold.runtime.wiring import Runtime
+from freehold.trust.locks import forget
 from freehold.weights import housekeeping
 from freehold.weights.gguf import read_split
 from freehold.weights.library import Library, LocalModel, parts_beside
@@ -281,7 +282,9 @@ async def delete(body: DeleteRequest, request: Request) -> Response:
             f"{reference} is in use and was not deleted.",
             hint="Ask again when its answers have ended.",
         )
-    await asyncio.to_thread(housekeeping.remove, runtime.library.store, manifest)
+    store = runtime.library.store
+    await asyncio.to_thread(housekeeping.remove, store, manifest)
+    await asyncio.to_thread(forget, store.home, manifest.reference)
     return Response()
 
 
