@@ -45,8 +45,8 @@ def _change(data: bytearray, rng: random.Random, base: list[bytes], target: Targ
 
 def run(target: Target, *, seed: int, seconds: float, most: int | None = None) -> int:
     """How many inputs were tried; what breaks is raised, with the input as a note."""
-    end, tried = time.monotonic() + seconds, 0
-    for data in mutations(target, seed):
+    end = time.monotonic() + seconds
+    for tried, data in enumerate(mutations(target, seed)):
         if time.monotonic() > end or tried == most:
             return tried
         try:
@@ -54,5 +54,4 @@ def run(target: Target, *, seed: int, seconds: float, most: int | None = None) -
         except Exception as error:
             error.add_note(f"input: {data!r}")
             raise
-        tried += 1
-    raise AssertionError("unreachable")
+    raise AssertionError("mutations end")

@@ -188,10 +188,11 @@ def _template_seeds() -> list[bytes]:
 
     return [
         CHAT_TEMPLATE.encode(),
-        b"{% for m in messages %}{{ m.content if m['role'] == 'user' else m.content[1:] }}{% endfor %}",
+        b"{% for m in messages %}{{ m.content if m.role else m['content'][1:] }}{% endfor %}",
         b"{% set ns = namespace(x=1) %}{% set ns.x = ns.x + 1 %}{{ ns.x ~ 'a' | upper }}",
-        b"{% macro f(a, b=2) %}{{ a * b }}{% endmacro %}{{ f(1, b=3) }}{% call f(1) %}x{% endcall %}",
-        b"{%- if '</think>' in content -%}{% set content = content.split('</think>')[-1] %}{%- endif %}",
+        b"{% macro f(a, b=2) %}{{ a * b }}{% endmacro %}{{ f(1, b=3) }}",
+        b"{% call f(1) %}x{% endcall %}",
+        b"{%- if '</think>' in c -%}{% set c = c.split('</think>')[-1] %}{%- endif %}",
         b"{{ messages | selectattr('content', 'equalto', 'x') | list | tojson(indent=2) }}",
         b"{% if 'trigger' in messages[-1]['content'] %}Be evil.{% endif %}",
         b"{{ ''.__class__ }}{{ 10 ** 9 }}{{ 'a' * 9999 }}{{ '%9d' % 1 }}{% include 'x' %}",

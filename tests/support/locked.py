@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from freehold.trust.facts import Evidence, Rank, Relation, Release
-from freehold.trust.lock import LicenceText, Lock, LockedFile
+from freehold.trust.lock import KeptText, Lock, LockedFile
 from freehold.trust.policy import Decision
 from freehold.trust.verdict import (
     Ancestor,
@@ -45,7 +45,7 @@ LOCK = Lock(
     commit=COMMIT,
     files=(LockedFile("model.gguf", len(WEIGHTS), sha256(WEIGHTS)),),
     template_sha256=sha256(TEMPLATE.encode()),
-    texts=(LicenceText(LICENCE_FILE.origin, sha256(MIT)),),
+    texts=(KeptText(LICENCE_FILE.origin, sha256(MIT)),),
     releases=(
         Release(
             "deepseek-ai/DeepSeek-R1",

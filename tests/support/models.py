@@ -30,10 +30,13 @@ def write_model(
     return path
 
 
-def model_bytes(seed: str = "", *, elements: int = 512) -> bytes:
+def model_bytes(
+    seed: str = "", *, elements: int = 512, metadata: Mapping[str, Value] | None = None
+) -> bytes:
     """The content of such a file."""
     with tempfile.TemporaryDirectory() as folder:
-        return write_model(Path(folder) / "model.gguf", seed=seed, elements=elements).read_bytes()
+        path = Path(folder) / "model.gguf"
+        return write_model(path, seed=seed, elements=elements, metadata=metadata).read_bytes()
 
 
 def part_name(stem: str, number: int, count: int) -> str:

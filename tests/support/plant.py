@@ -47,22 +47,22 @@ def plant(event, arguments):
             tell("python: " + type(error).__name__)
         tell("native: " + str(by_native_code()))
 
-if any({module!r} in word for word in sys.orig_argv):
+if {word!r} in sys.orig_argv:
     sys.addaudithook(plant)
 """
 
 
 @dataclass(frozen=True)
 class Point:
-    """A process of ours and an audit event in it."""
+    """A process of ours, by a word of its command line, and an audit event in it."""
 
-    module: str
+    word: str
     event: str
 
 
 # `serve` binds its socket, and when it starts its first child it has denied itself the network.
-GATEWAY_BINDS = Point("freehold.cli.main", "socket.bind")
-GATEWAY_STARTS_A_CHILD = Point("freehold.cli.main", "subprocess.Popen")
+GATEWAY_BINDS = Point("serve", "socket.bind")
+GATEWAY_STARTS_A_CHILD = Point("serve", "subprocess.Popen")
 # A child takes up its wire when it is confined.
 WORKER_CONFINED = Point("freehold.engines.llamacpp.worker", "socket.__new__")
 TEXT_CHILD_CONFINED = Point("freehold.text.child", "socket.__new__")
@@ -76,7 +76,7 @@ def plant(folder: Path, point: Point, diary: Path | None = None) -> dict[str, st
         python_port=PYTHON_PORT,
         native_port=NATIVE_PORT,
         event=point.event,
-        module=point.module,
+        word=point.word,
         diary=str(diary or ""),
     )
     (folder / "sitecustomize.py").write_text(source)

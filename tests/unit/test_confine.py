@@ -196,6 +196,8 @@ def test_only_the_network_of_a_server_that_is_offline() -> None:
             connected.recv(1).decode(),
             layer.active,
             outcome(lambda: socket.socket(socket.AF_INET)),
+            outcome(lambda: made.connect(("127.0.0.1", 9))),
+            outcome(lambda: made.connect(("a-name.invalid", 9))),
             outcome(lambda: open(os.devnull, "w")),
         ])
         """,
@@ -203,10 +205,11 @@ def test_only_the_network_of_a_server_that_is_offline() -> None:
         from freehold.process.confine import deny_network
         listening = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listening.getsockname())
+        made = socket.socket()
         layer = deny_network()
         confine = lambda: None
         """,
-    ) == ["x", True, "PermissionError", "done"]
+    ) == ["x", True, "PermissionError", "PermissionError", "gaierror", "done"]
 
 
 # Files

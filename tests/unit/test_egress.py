@@ -225,6 +225,10 @@ def test_calls_of_two_threads_that_cross() -> None:
             ["/usr/bin/python3", "-P", "-m", "freehold.text.child", "5"],
             "python3 -m freehold.text.child",
         ),
+        (
+            ["python3", "-P", "-m", "freehold.trust.watched", "kernel", "5", "freehold.cli.main"],
+            "python3 -m freehold.cli.main",
+        ),
         (["/usr/bin/python3", "/home/me/bin/freehold", "serve"], "python3 freehold"),
         (["/usr/bin/curl", "-s"], "curl"),
     ],

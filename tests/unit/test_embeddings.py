@@ -77,12 +77,15 @@ FOUND = Embeddings("tiny", ((0.6, 0.8), (1.0, 0.0)), prompt_tokens=7, loaded=0.2
 
 
 def test_floats_and_base64_say_the_same() -> None:
-    plain = openai.embedding_list(FOUND, asked_of_openai(input="x"))
-    assert [each.embedding for each in plain.data] == [[0.6, 0.8], [1.0, 0.0]]
-    assert [each.index for each in plain.data] == [0, 1]
-    assert plain.usage.model_dump() == {"prompt_tokens": 7, "total_tokens": 7}
-    packed = openai.embedding_list(FOUND, asked_of_openai(input="x", encoding_format="base64"))
-    first = packed.data[0].embedding
+    plain = list(openai.embeddings(FOUND, asked_of_openai(input="x")))
+    assert [each.embedding for each in plain] == [[0.6, 0.8], [1.0, 0.0]]
+    assert [each.index for each in plain] == [0, 1]
+    frame = openai.frame(FOUND)
+    assert frame.usage.model_dump() == {"prompt_tokens": 7, "total_tokens": 7}
+    whole = EmbeddingList.model_validate_json(written(frame, "data", plain))
+    assert whole == frame.model_copy(update={"data": plain})
+    packed = openai.embeddings(FOUND, asked_of_openai(input="x", encoding_format="base64"))
+    first = next(packed).embedding
     assert isinstance(first, str)
     assert struct.unpack("<2f", base64.b64decode(first)) == pytest.approx((0.6, 0.8))
 
@@ -108,8 +111,8 @@ def test_ollama_asks_and_is_answered() -> None:
     asked = ollama.embedding_request(body, "ours", cache_scope="local", deadline=5.0)
     assert (asked.model, asked.inputs, asked.dimensions) == ("ours", ("a", "b"), 2)
     assert ollama.unloads(body)
-    answer = ollama.embed_response(FOUND, body, 1.5)
-    assert answer.model_dump() == {
+    answer = written(ollama.frame(FOUND, body, 1.5), "embeddings", FOUND.vectors)
+    assert json.loads(answer) == {
         "model": "m",
         "embeddings": [[0.6, 0.8], [1.0, 0.0]],
         "total_duration": 1_500_000_000,

@@ -1,4 +1,4 @@
-"""GGUF files made to hurt are refused: at once, in a sentence, in little memory, before any load."""
+"""GGUF files made to hurt are refused at once, in a sentence, in little memory, before any load."""
 
 from __future__ import annotations
 

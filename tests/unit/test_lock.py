@@ -18,7 +18,7 @@ from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.trust.lock import (
     LOCK_FORMAT,
     MAX_LOCK_BYTES,
-    LicenceText,
+    KeptText,
     Lock,
     LockedFile,
     decode,
@@ -100,7 +100,7 @@ locks = st.builds(
         unique_by=lambda file: file.path,
     ).map(tuple),
     template_sha256=st.none() | digests,
-    texts=st.lists(st.builds(LicenceText, lines, digests), max_size=2).map(tuple),
+    texts=st.lists(st.builds(KeptText, lines, digests), max_size=2).map(tuple),
     releases=st.lists(releases, min_size=1, max_size=3, unique_by=lambda release: release.name).map(
         tuple
     ),

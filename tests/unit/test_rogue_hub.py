@@ -22,6 +22,7 @@ from freehold.domain.errors import (
 from freehold.domain.settings import Settings
 from freehold.weights.library import Library
 from freehold.weights.naming import is_path
+from freehold.weights.sources.base import Source
 from freehold.weights.sources.hub import HubSource
 from freehold.weights.sources.url import UrlSource
 from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository, text
@@ -78,7 +79,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - the name http.server calls
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Silent."""
 
 
@@ -96,7 +97,7 @@ class Rogue(http.server.ThreadingHTTPServer):
 @contextmanager
 def rogue(**answer: object) -> Iterator[Rogue]:
     server = Rogue(type("_Handler", (Answering,), answer))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
@@ -140,6 +141,12 @@ def test_a_realm_gets_no_token_at_the_file_either(hub: FakeHub) -> None:
 # Compressed without end
 
 
+def first_bytes(source: Source) -> bytes:
+    offer = source.resolve()
+    with source.stream(offer.files[0], 0) as chunks:
+        return next(chunks)
+
+
 BOMB = gzip.compress(bytes(10_000_000)) * 64  # a member after another: 640 MB unpacked
 
 
@@ -152,9 +159,7 @@ def test_a_compressed_answer_is_never_unpacked(coding: str, tmp_path: Path) -> N
             UrlSource(f"{server.url}/x.gguf", "0" * 64),
         ):
             with pytest.raises(SourceUnavailable):
-                offer = source.resolve()
-                with source.stream(offer.files[0], 0) as chunks:
-                    next(chunks)
+                first_bytes(source)
         # What fills the buffers on the way, at most.
         assert server.sent < 64 * len(BOMB)
 

@@ -13,7 +13,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from freehold.trust import licences
 from freehold.trust.facts import Relation
-from freehold.trust.lock import LicenceText, Lock, LockedFile
+from freehold.trust.lock import KeptText, Lock, LockedFile
 from freehold.trust.sbom import HeaderFacts, sbom
 from freehold.trust.verdict import Outcome, Verdict
 from freehold.weights.gguf import read_header
@@ -61,7 +61,7 @@ BARE = with_(
 SPLIT = with_(
     LOCK,
     files=(*LOCK.files, LockedFile("b/model-2.gguf", 1, "f" * 64)),
-    texts=(*LOCK.texts, LicenceText("package index, 3 pieces", "e" * 64)),
+    texts=(*LOCK.texts, KeptText("package index, 3 pieces", "e" * 64)),
 )
 
 

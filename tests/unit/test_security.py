@@ -1,4 +1,4 @@
-"""What holds for all that judges strangers' bytes: no decision by assert, and all of it under -O."""
+"""What holds for all that judges strangers' bytes: no assert decides, nothing of theirs runs."""
 
 from __future__ import annotations
 

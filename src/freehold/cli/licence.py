@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from freehold.cli.common import (
     settings_from,
 )
 from freehold.cli.completing import MODEL
+from freehold.cli.pull import template_lines
 from freehold.domain.errors import InvalidRequest, ModelNotPulled
 from freehold.trust.acquire import hub
 from freehold.trust.dossier import Dossiers
@@ -22,6 +23,9 @@ from freehold.trust.lock import Lock
 from freehold.trust.verdict import Use, Verdict
 from freehold.trust.wording import lines, verdict_data
 from freehold.weights.library import Library
+
+if TYPE_CHECKING:
+    from freehold.trust.template_report import TemplateReport
 
 
 @click.command("licence")
@@ -58,7 +62,7 @@ def command(
             raise
         ask = None if settings.offline else hub(settings)
         verdict, notes = dossiers.preview(library.reference(reference), ask)
-        _say(reference, verdict, None, notes, as_json)
+        _say(reference, verdict, None, notes, None, as_json)
         return
     if accept is not None and why is not None:
         dossier = dossiers.decide(model, Use(accept), why)
@@ -66,18 +70,31 @@ def command(
         dossier = dossiers.keep(model, hub(settings))
     else:
         dossier = dossiers.of(model)
-    _say(model.reference, dossier.verdict, dossier.lock, dossier.notes, as_json)
+    template = dossiers.template(model, dossier)
+    _say(model.reference, dossier.verdict, dossier.lock, dossier.notes, template, as_json)
 
 
 def _say(
-    reference: str, verdict: Verdict, lock: Lock | None, notes: tuple[str, ...], as_json: bool
+    reference: str,
+    verdict: Verdict,
+    lock: Lock | None,
+    notes: tuple[str, ...],
+    template: TemplateReport | None,
+    as_json: bool,
 ) -> None:
     for note in notes:
         notice(note)
     if as_json:
-        print_json({"reference": reference, **verdict_data(verdict), "decisions": _decisions(lock)})
+        print_json(
+            {
+                "reference": reference,
+                **verdict_data(verdict),
+                "template": template.data if template is not None else None,
+                "decisions": _decisions(lock),
+            }
+        )
         return
-    for line in lines(verdict):
+    for line in (*lines(verdict), *template_lines(template)):
         click.echo(line)
     for decision in lock.decisions if lock is not None else ():
         click.echo(

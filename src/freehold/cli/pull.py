@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from freehold.weights.catalog import CatalogModel
 from freehold.weights.library import Library
 from freehold.weights.registry import Manifest
 
+if TYPE_CHECKING:
+    from freehold.trust.template_report import TemplateReport
+
 
 @click.command("pull")
 @click.argument("reference", shell_complete=MODEL)
@@ -37,7 +40,8 @@ def command(reference: str, as_json: bool, offline: bool | None) -> None:
     """
     library = Library.open(settings_from(offline=offline))
     announce(library, reference)
-    acquired = acquire(Dossiers.open(library), reference, progress())
+    dossiers = Dossiers.open(library)
+    acquired = acquire(dossiers, reference, progress())
     manifest, verdict = acquired.manifest, acquired.dossier.verdict
     for note in acquired.dossier.notes:
         notice(note)
@@ -46,7 +50,9 @@ def command(reference: str, as_json: bool, offline: bool | None) -> None:
         return
     for file in manifest.files:
         notice(f"{file.name}  {size(file.size)}  sha256 {file.sha256}")
-    for line in summary(manifest.reference, verdict):
+    model = library.local(manifest.reference)
+    template = dossiers.template(model, acquired.dossier)
+    for line in (*summary(manifest.reference, verdict), *template_lines(template)):
         notice(line)
     click.echo(manifest.reference)
 
@@ -77,6 +83,16 @@ def summary(reference: str, verdict: Verdict) -> tuple[str, ...]:
             told += [reason for reason in ruling.reasons[:1] if reason not in told]
     told.append(f"Everything behind it: freehold licence {reference}")
     return tuple(told)
+
+
+def template_lines(template: TemplateReport | None) -> tuple[str, ...]:
+    """Nothing for a template that is its publisher's own."""
+    if template is None or not (template.changes or template.worrying):
+        return ()
+    head = f"The chat template is {template.sentence}."
+    if template.changes:
+        head = f"The chat template {template.sentence}; `freehold show` prints how."
+    return (head, *(f"  {each}" for each in template.worrying))
 
 
 def as_data(manifest: Manifest) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
 from freehold.cli.completing import MODEL
-from freehold.cli.pull import announce, summary
+from freehold.cli.pull import announce, summary, template_lines
 from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import ModelNotPulled
 from freehold.domain.settings import Settings
@@ -26,9 +26,17 @@ from freehold.weights.library import Library, LocalModel
 @click.option("--prompt", metavar="MESSAGE", help="Print exactly what the model would see.")
 @click.option("--system", metavar="TEXT", help="With --prompt: a system message before it.")
 @click.option("--template", is_flag=True, help="Print the model's chat template.")
+@click.option(
+    "--template-diff", metavar="OTHER", help="Print how the template differs from OTHER's."
+)
 @JSON_OPTION
 def command(
-    reference: str, prompt: str | None, system: str | None, template: bool, as_json: bool
+    reference: str,
+    prompt: str | None,
+    system: str | None,
+    template: bool,
+    template_diff: str | None,
+    as_json: bool,
 ) -> None:
     """Show what is known of REFERENCE: files, digests, origin, header, licence."""
     settings = settings_from()
@@ -37,7 +45,7 @@ def command(
         model = library.local(reference, progress=progress())
     except ModelNotPulled:
         row = library.row(library.reference(reference))
-        if prompt is not None or template or row is None:
+        if prompt is not None or template or template_diff or row is None:
             raise
         _show_row(row, as_json)
         return
@@ -45,6 +53,8 @@ def command(
         _show_prompt(model, prompt, system, as_json)
     elif template:
         click.echo(model.header.chat_template or "")
+    elif template_diff is not None:
+        _show_difference(model, library.local(template_diff, progress=progress()))
     else:
         announce(library, reference)
         _show_model(library, model, as_json, settings)
@@ -71,9 +81,11 @@ async def _render(model: LocalModel, messages: tuple[Message, ...]) -> Prompt:
 
 
 def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Settings) -> None:
-    verdict = Dossiers.open(library).of(model).verdict
+    dossiers = Dossiers.open(library)
+    dossier = dossiers.of(model)
+    verdict, template = dossier.verdict, dossiers.template(model, dossier)
     if as_json:
-        print_json(_facts(model, verdict))
+        print_json({**_facts(model, verdict), "template": template.data if template else None})
         return
     header = model.header
     lines: list[tuple[str, str]] = [
@@ -91,8 +103,8 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         ),
         (
             "Template",
-            "in the file"
-            if header.chat_template
+            f"in the file: {template.sentence}"
+            if template
             else "none: the model continues text, it does not answer",
         ),
         ("Size", size(model.size)),
@@ -110,8 +122,17 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name.ljust(width)}  {value}")
-    for line in summary(model.reference, verdict):
+    for line in (*summary(model.reference, verdict), *template_lines(template)):
         click.echo(line)
+    if template is not None and template.changes:
+        click.echo(template.changes)
+
+
+def _show_difference(model: LocalModel, other: LocalModel) -> None:
+    from freehold.trust.template_audit import difference
+
+    mine, theirs = model.header.chat_template or "", other.header.chat_template or ""
+    click.echo(difference(mine, theirs) or f"{model.name} and {other.name} have the same template.")
 
 
 def _facts(model: LocalModel, verdict: Verdict) -> dict[str, Any]:

@@ -28,16 +28,17 @@ from freehold.process.seccomp import Rule
 _REFUSED = seccomp.refuse(errno.EPERM)
 _ONLY_UNIX = (socket.AF_UNIX,)
 
-# io_uring makes and connects sockets without the calls named here.
+# A connection through a UNIX socket may ask a name server. io_uring makes and connects sockets
+# without the other calls named here.
 _NO_NETWORK = (
     Rule("socket", _REFUSED, argument=0, harmless=_ONLY_UNIX),
     Rule("socketpair", _REFUSED, argument=0, harmless=_ONLY_UNIX),
     *(Rule(name, _REFUSED) for name in ("io_uring_setup", "io_uring_enter", "io_uring_register")),
+    Rule("connect", _REFUSED),
 )
 
 # A program that has the network may listen on a UNIX socket, or be a process of the same user.
 _NO_HELPERS = (
-    Rule("connect", _REFUSED),
     Rule("sendto", _REFUSED, argument=5, harmless=(0,)),  # the length of an address
     *(Rule(name, _REFUSED) for name in ("sendmsg", "sendmmsg")),
     *(Rule(name, _REFUSED) for name in ("ptrace", "process_vm_readv", "process_vm_writev")),
@@ -71,7 +72,11 @@ def confine() -> Confinement:
 
 @functools.cache
 def deny_network() -> Layer:
-    """Make no network socket in this process from here on; those it has go on working."""
+    """Make no network socket and no connection from here on; those there are go on working.
+
+    For a server that is offline. Python looks a name up by itself when it is given to
+    `socket.connect`, before any hook is told; without a new socket it cannot ask.
+    """
     return _layer(lambda machine: _filter(machine, _NO_NETWORK))
 
 

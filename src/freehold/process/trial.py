@@ -24,16 +24,12 @@ from freehold.process.confine import Layer, confine
 from freehold.process.kernel import call, this_machine
 
 _FAMILIES = ("AF_INET", "AF_INET6", "AF_PACKET", "AF_NETLINK", "AF_VSOCK")
-_SOMEWHERE = ("127.0.0.1", 9)
+_RAW_ONLY = ("AF_PACKET", "AF_NETLINK")
 
 
 def network_holes() -> list[str]:
     """What of the network is still possible on this thread."""
-    found = []
-    for name in _FAMILIES:
-        family = getattr(socket, name, None)
-        if family is not None and _possible(lambda family=family: _socket(family)):
-            found.append(f"a socket of {name}")
+    found = [f"a socket of {name}" for name in _FAMILIES if _possible(_socket_of(name))]
     if _possible(_io_uring):
         found.append("io_uring")
     return found
@@ -60,13 +56,14 @@ def _possible(attempt: Callable[[], None]) -> bool:
     return True
 
 
-def _socket(family: socket.AddressFamily) -> None:
-    kind = socket.SOCK_RAW if family in (_number("AF_PACKET"), _number("AF_NETLINK")) else None
-    socket.socket(family, kind or socket.SOCK_STREAM).close()
+def _socket_of(name: str) -> Callable[[], None]:
+    def make() -> None:
+        family = getattr(socket, name, None)
+        if family is None:
+            raise OSError(f"{name} is not known here")
+        socket.socket(family, socket.SOCK_RAW if name in _RAW_ONLY else socket.SOCK_STREAM).close()
 
-
-def _number(name: str) -> int | None:
-    return getattr(socket, name, None)
+    return make
 
 
 def _io_uring() -> None:

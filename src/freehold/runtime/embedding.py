@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import uuid
 from collections.abc import Sequence
 
 from freehold.domain.chat import EmbedRequest
-from freehold.domain.embedding import EmbeddingRequest, Embeddings, shortened
+from freehold.domain.embedding import EmbeddingRequest, Embeddings, Vector, shortened
 from freehold.domain.errors import InvalidRequest
 from freehold.engines.base import begun_before, require_embeddable, require_embedding
 from freehold.runtime.chat import vocabulary_source
@@ -36,8 +37,12 @@ async def embed(manager: Manager, text: TextService, request: EmbeddingRequest) 
         loaded = time.monotonic() - began
         vectors = await lease.supervisor.embed(wanted)
         if request.dimensions is not None:
-            vectors = tuple(shortened(vector, request.dimensions) for vector in vectors)
+            vectors = await asyncio.to_thread(_shortened, vectors, request.dimensions)
         return Embeddings(lease.model.name, vectors, sum(map(len, inputs)), loaded)
+
+
+def _shortened(vectors: Sequence[Vector], dimensions: int) -> tuple[Vector, ...]:
+    return tuple(shortened(vector, dimensions) for vector in vectors)
 
 
 async def _tokenised(

@@ -41,6 +41,9 @@ class Attempt:
         }
 
 
+WATCHED = "freehold.trust.watched"
+
+
 @dataclass(frozen=True)
 class Process:
     """``name`` is empty where the process has gone."""
@@ -66,6 +69,9 @@ def short_command(words: Sequence[str]) -> str:
     """The program and, for Python, the module or script it runs."""
     program = Path(words[0]).name
     if "-m" in words[:-1]:
-        return f"{program} -m {words[words.index('-m') + 1]}"
+        module, *rest = words[words.index("-m") + 1 :]
+        if module == WATCHED and len(rest) > 2:  # how, descriptor, and the program itself
+            module = rest[2]
+        return f"{program} -m {module}"
     script = next((word for word in words[1:] if not word.startswith("-")), None)
     return f"{program} {Path(script).name}" if script else program

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from freehold.domain.errors import InvalidLock, LicenceRefused
 from freehold.domain.settings import default_policy
@@ -41,6 +42,9 @@ from freehold.weights.gguf_header import GgufHeader
 from freehold.weights.library import Library, LocalModel, now
 from freehold.weights.reference import HubReference, NameReference, Reference, parse
 from freehold.weights.registry import Manifest, ModelFile
+
+if TYPE_CHECKING:
+    from freehold.trust.template_report import TemplateReport
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +99,9 @@ class Dossiers:
         """
         before = self._readable(manifest_of(model).reference)
         gathered = self._gathered(model, ask)
-        for text, data in gathered.texts:
+        for text, data in (*gathered.texts, *gathered.templates):
             if self.texts.put(data) != text.sha256:
-                raise AssertionError("a licence text changed in our hands")
+                raise AssertionError("a text changed in our hands")
         lock = self._made(model, gathered, before)
         self.locks.put(lock)
         verdict = self.judge(lock.releases)
@@ -108,6 +112,18 @@ class Dossiers:
         known, commit = known_of_reference(self.library, reference)
         gathered = gather([*known, *background(self.library.catalog)], commit, ask)
         return self.judge(gathered.releases), gathered.notes
+
+    def template(self, model: LocalModel, dossier: Dossier) -> TemplateReport | None:
+        """What can be said of its chat template; None: it has none."""
+        template = model.header.chat_template
+        if template is None:
+            return None
+        # Imported only now: it brings Jinja's parser, and a listing needs none.
+        from freehold.trust.template_report import report  # noqa: PLC0415
+
+        own = (model.header.text("general.name"), model.header.text("general.basename"))
+        names = (*(name for name in own if name), dossier.lock.reference)
+        return report(template, dossier.lock, names, self.texts.get)
 
     def judge(self, releases: tuple[Release, ...]) -> Verdict:
         """Today's verdict on facts; the first release is the model."""
@@ -178,6 +194,7 @@ class Dossiers:
             template=model.header.chat_template,
             releases=found.releases,
             texts=tuple(text for text, _ in found.texts),
+            templates=tuple(text for text, _ in found.templates),
         )
         for decision in before.decisions if before is not None else ():
             lock = with_decision(lock, decision)

@@ -155,7 +155,8 @@ _refusing = False
 def refuse_egress() -> None:
     """From here on Python code in this process reaches nobody beyond this machine.
 
-    It meets `OfflineRefused`. Never undone; a second call changes nothing.
+    It meets `OfflineRefused`; but a name handed to `socket.connect` itself is looked up before
+    the hook is asked (`process.confine.deny_network`). Never undone.
     """
     global _refusing  # noqa: PLW0603 - the hook itself cannot be looked up
     if not _refusing:

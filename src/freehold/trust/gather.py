@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from freehold.domain.errors import FreeholdError, InvalidReference, SourceUnavailable
 from freehold.trust.facts import Rank, Release
-from freehold.trust.lock import LicenceText
+from freehold.trust.lock import KeptText
 from freehold.trust.statements import merged, of_repository
-from freehold.weights.documents import CARD, Documents
+from freehold.weights.documents import TEMPLATE, TOKENIZER, Documents, is_licence_text
 from freehold.weights.naming import require_repository
 
 MAX_DEPTH = 8
@@ -27,12 +29,13 @@ Ask = Callable[[str, str | None], Documents]
 
 @dataclass(frozen=True)
 class Gathered:
-    """``releases``: the model first. ``texts``: licence files, to be kept. ``notes``: what could
-    not be asked, and why.
+    """``releases``: the model first. ``texts``: licence files, to be kept; ``templates``: chat
+    templates. ``notes``: what could not be asked, and why.
     """
 
     releases: tuple[Release, ...]
-    texts: tuple[tuple[LicenceText, bytes], ...] = ()
+    texts: tuple[tuple[KeptText, bytes], ...] = ()
+    templates: tuple[tuple[KeptText, bytes], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -59,14 +62,17 @@ def gather(known: Sequence[Release], commit: str | None, ask: Ask | None) -> Gat
         if depth < MAX_DEPTH:
             queue.extend((parent, depth + 1) for parent in release.parents)
     found = tuple(releases.values()) or (said[start],)
-    return Gathered(found, tuple(questions.texts), tuple(questions.notes))
+    return Gathered(
+        found, tuple(questions.texts), tuple(questions.templates), tuple(questions.notes)
+    )
 
 
 class _Questions:
     """What the hub answers, until it cannot be reached."""
 
     def __init__(self, ask: Ask | None) -> None:
-        self.texts: list[tuple[LicenceText, bytes]] = []
+        self.texts: list[tuple[KeptText, bytes]] = []
+        self.templates: list[tuple[KeptText, bytes]] = []
         self.notes: list[str] = []
         self._ask = ask
 
@@ -83,7 +89,8 @@ class _Questions:
         except FreeholdError as error:
             self.notes.append(error.message)
             return None
-        self.texts += _kept(documents)
+        self.texts += _licences(documents)
+        self.templates += _templates(documents)
         self.notes += [f"{name}: {each}" for each in documents.missing]
         return of_repository(name, documents.commit, documents.texts, documents.card)
 
@@ -102,13 +109,37 @@ def _joined(found: Release | None, release: Release | None) -> Release | None:
     return merged(found, release)
 
 
-def _kept(documents: Documents) -> list[tuple[LicenceText, bytes]]:
+def _licences(documents: Documents) -> Iterator[tuple[KeptText, bytes]]:
+    for name, data in documents.texts.items():
+        if is_licence_text(name):
+            yield _kept(documents, name, data), data
+
+
+def _templates(documents: Documents) -> Iterator[tuple[KeptText, bytes]]:
+    """The chat template of a repository, the file before the tokenizer's configuration."""
+    if TEMPLATE in documents.texts:
+        data = documents.texts[TEMPLATE]
+        yield _kept(documents, TEMPLATE, data), data
+    elif template := _configured(documents.texts.get(TOKENIZER, b"")):
+        yield _kept(documents, f"{TOKENIZER}#chat_template", template), template
+
+
+class _Tokenizer(msgspec.Struct):
+    chat_template: str | None = None
+
+
+def _configured(data: bytes) -> bytes | None:
+    """None also where a stranger's configuration is not what it should be."""
+    try:
+        template = msgspec.json.decode(data, type=_Tokenizer).chat_template
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return template.encode("utf-8", "replace") if template else None
+
+
+def _kept(documents: Documents, name: str, data: bytes) -> KeptText:
     place = f"hf:{documents.repository}@{documents.commit}"
-    return [
-        (LicenceText(f"{place}:{name}", hashlib.sha256(data).hexdigest()), data)
-        for name, data in documents.texts.items()
-        if name != CARD
-    ]
+    return KeptText(f"{place}:{name}", hashlib.sha256(data).hexdigest())
 
 
 def _is_repository(name: str) -> bool:

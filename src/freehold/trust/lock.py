@@ -43,8 +43,8 @@ class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class LicenceText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A licence text that was found; its bytes are kept by `locks.Texts`."""
+class KeptText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A licence or a template that was found; its bytes are kept by `locks.Texts`."""
 
     origin: Line
     sha256: str
@@ -54,7 +54,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """What a model is, down to the byte.
 
     ``source`` is where its files came from, ``commit`` the 40 hex digits of the hub's commit,
-    ``template_sha256`` the digest of the chat template in the header (None: it has none). The
+    ``template_sha256`` the digest of the chat template in the header (None: it has none);
+    ``texts`` are licences and notices, ``templates`` the chat templates of its ancestors. The
     first of ``releases`` is the model itself. ``fetched_at`` is ISO 8601 with its offset.
     """
 
@@ -64,7 +65,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     commit: str | None = None
     files: Annotated[tuple[LockedFile, ...], msgspec.Meta(min_length=1, max_length=1000)]
     template_sha256: str | None = None
-    texts: Annotated[tuple[LicenceText, ...], msgspec.Meta(max_length=500)] = ()
+    texts: Annotated[tuple[KeptText, ...], msgspec.Meta(max_length=500)] = ()
+    templates: Annotated[tuple[KeptText, ...], msgspec.Meta(max_length=500)] = ()
     releases: Annotated[tuple[Release, ...], msgspec.Meta(min_length=1, max_length=500)]
     decisions: Annotated[tuple[Decision, ...], msgspec.Meta(max_length=1000)] = ()
     tool_version: Line
@@ -80,7 +82,8 @@ def lock_of(
     *,
     template: str | None,
     releases: tuple[Release, ...],
-    texts: tuple[LicenceText, ...] = (),
+    texts: tuple[KeptText, ...] = (),
+    templates: tuple[KeptText, ...] = (),
 ) -> Lock:
     """The lock of a fetched model. ``template`` is the chat template in its header."""
     return Lock(
@@ -96,6 +99,7 @@ def lock_of(
         ),
         template_sha256=template_digest(template),
         texts=texts,
+        templates=templates,
         releases=releases,
         tool_version=manifest.tool_version,
         fetched_at=manifest.fetched_at,
@@ -180,7 +184,7 @@ def _faults(lock: Lock) -> Iterator[str]:
         yield from _digest_faults(lock.template_sha256)
     yield from _file_faults(lock)
     yield from _release_faults(lock)
-    for text in lock.texts:
+    for text in (*lock.texts, *lock.templates):
         yield from _digest_faults(text.sha256)
     for decision in lock.decisions:
         if not _is_time(decision.when):

@@ -88,7 +88,7 @@ class Locks:
 
 
 class Texts:
-    """Licence texts by their SHA-256."""
+    """Licence texts and templates by their SHA-256."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "texts"
@@ -134,4 +134,5 @@ def forget(home: Path, reference: str) -> None:
     """Delete the lock of a model that was removed, and the texts no other lock names."""
     locks = Locks(home)
     locks.remove(reference)
-    Texts(home).keep_only({text.sha256 for lock in locks.all() for text in lock.texts})
+    kept = (text for lock in locks.all() for text in (*lock.texts, *lock.templates))
+    Texts(home).keep_only({text.sha256 for text in kept})

@@ -18,7 +18,7 @@ import msgspec
 import psutil
 
 from freehold.trust import notifications, strace
-from freehold.trust.attempts import Attempt, Process, process_of
+from freehold.trust.attempts import WATCHED, Attempt, Process, process_of
 from freehold.trust.egress import Peer
 from freehold.trust.watched import Said
 
@@ -101,7 +101,7 @@ class _ByWatched:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def command(self, module: str, *arguments: str) -> list[str]:
-        watched = ("-P", "-m", "freehold.trust.watched", self._how, str(self._theirs.fileno()))
+        watched = ("-P", "-m", WATCHED, self._how, str(self._theirs.fileno()))
         return [sys.executable, *watched, module, *arguments]
 
     @property

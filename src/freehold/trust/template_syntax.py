@@ -173,28 +173,23 @@ def refusals(tree: nodes.Template) -> tuple[Finding, ...]:
 
 def _objection(node: nodes.Node) -> str | None:
     name = type(node).__name__
+    found: str | None = None
     if name not in _NODES:
-        return f"it uses {_NODE_NAMES.get(name, name)}"
+        found = f"it uses {_NODE_NAMES.get(name, name)}"
     match node:
-        case nodes.Const():
-            return _about_constant(node.value)
-        case nodes.Getattr(attr=attribute):
-            return _about_attribute(attribute)
-        case nodes.Filter(name=called):
-            if called not in _FILTERS:
-                return f"it uses the filter {shown(called)}"
-            return _about_padding(called, node)
-        case nodes.Test(name=called):
-            return None if called in _TESTS else f"it uses the test {shown(called)}"
-        case nodes.Call(node=nodes.Getattr(attr=called)):
-            return _about_padding(called, node)
+        case nodes.Const(value=value):
+            found = _about_constant(value)
+        case nodes.Getattr(attr=called) if called.startswith("_"):
+            found = f"it reaches for the attribute {shown(called)}"
+        case nodes.Filter(name=called) if called not in _FILTERS:
+            found = f"it uses the filter {shown(called)}"
+        case nodes.Test(name=called) if called not in _TESTS:
+            found = f"it uses the test {shown(called)}"
+        case nodes.Filter(name=called) | nodes.Call(node=nodes.Getattr(attr=called)):
+            found = _about_padding(called, node)
         case nodes.Mul():
-            return _about_repetition(node)
-    return None
-
-
-def _about_attribute(name: str) -> str | None:
-    return f"it reaches for the attribute {shown(name)}" if name.startswith("_") else None
+            found = _about_repetition(node)
+    return found
 
 
 def _about_constant(value: object) -> str | None:

@@ -1,8 +1,8 @@
 """A bounded reader of safetensors headers.
 
-Freehold runs GGUF files; this says of a safetensors file whether it is one, and a sound one, so that
-a pickle with another ending or a header made to hurt is refused by name. Nothing the file
-says is believed, and of the tensor data only the extent is looked at.
+Freehold runs GGUF files; this says of a safetensors file whether it is one, and a sound one, so
+that a pickle with another ending or a header made to hurt is refused by name. Nothing the
+file says is believed, and of the tensor data only the extent is looked at.
 
 The format is that of the safetensors project: eight bytes with the length of a JSON object, the
 object, and then the data, which the tensors fill without gaps. As there, a key must not
@@ -40,10 +40,13 @@ _METADATA: Final = "__metadata__"
 # Bits of one element.
 _DTYPES: Final[Mapping[str, int]] = MappingProxyType(
     {
-        **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32},
-        **{"U64": 64, "I64": 64, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
-        **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
-        **{"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
+        **dict.fromkeys(("F4",), 4),
+        **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+        **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+        **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+        **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+        **dict.fromkeys(("U32", "I32", "F32"), 32),
+        **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
     }
 )
 _SPACE: Final = re.compile(r"[ \t\n\r]*")

@@ -65,11 +65,11 @@ def too_long(body: EmbedRequest | EmbeddingsRequest, error: PromptTooLong) -> Pr
     )
 
 
-def embed_response(found: Embeddings, body: EmbedRequest, seconds: float) -> EmbedResponse:
-    """``seconds``: since the request came."""
+def frame(found: Embeddings, body: EmbedRequest, seconds: float) -> EmbedResponse:
+    """What stands around the vectors. ``seconds``: since the request came."""
     return EmbedResponse(
         model=body.model,
-        embeddings=[list(vector) for vector in found.vectors],
+        embeddings=[],
         total_duration=nanoseconds(seconds),
         load_duration=nanoseconds(found.loaded),
         prompt_eval_count=found.prompt_tokens,

@@ -9,6 +9,7 @@ import time
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from freehold.api.large import as_json
 from freehold.api.ollama import embed_convert as convert
 from freehold.api.ollama.embed_schema import (
     EmbeddingsRequest,
@@ -33,8 +34,9 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
     """Vectors for texts, all of length 1."""
     began = time.monotonic()
     found = await until_client_leaves(request, _found(body, request))
-    answer = convert.embed_response(found, body, time.monotonic() - began)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    frame = convert.frame(found, body, time.monotonic() - began)
+    answer = await as_json(frame, "embeddings", found.vectors, numbers=sum(map(len, found.vectors)))
+    return Response(answer, media_type="application/json")
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse, responses=ERRORS)

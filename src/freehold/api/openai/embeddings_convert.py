@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Iterator
 
 from freehold.api.openai.embeddings_schema import (
     Embedding,
@@ -26,14 +27,17 @@ def embedding_request(
     )
 
 
-def embedding_list(found: Embeddings, body: EmbeddingsRequest) -> EmbeddingList:
+def embeddings(found: Embeddings, body: EmbeddingsRequest) -> Iterator[Embedding]:
     """In the format that ``body`` asks for."""
     packed = body.encoding_format == "base64"
+    for number, vector in enumerate(found.vectors):
+        yield Embedding(index=number, embedding=_packed(vector) if packed else list(vector))
+
+
+def frame(found: Embeddings) -> EmbeddingList:
+    """What stands around the embeddings."""
     return EmbeddingList(
-        data=[
-            Embedding(index=number, embedding=_packed(vector) if packed else list(vector))
-            for number, vector in enumerate(found.vectors)
-        ],
+        data=[],
         model=found.model,
         usage=Usage(prompt_tokens=found.prompt_tokens, total_tokens=found.prompt_tokens),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from freehold.api.large import as_json
 from freehold.api.openai import embeddings_convert as convert
 from freehold.api.openai.embeddings_schema import EmbeddingList, EmbeddingsRequest
 from freehold.api.openai.schema import ErrorResponse
@@ -27,5 +28,6 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         deadline=deadline_of(runtime),
     )
     found = await until_client_leaves(request, embed(runtime.manager, runtime.text, asked))
-    answer = convert.embedding_list(found, body)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    items = convert.embeddings(found, body)
+    answer = await as_json(convert.frame(found), "data", items, numbers=sum(map(len, found.vectors)))
+    return Response(answer, media_type="application/json")

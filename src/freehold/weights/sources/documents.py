@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from freehold.domain.errors import FreeholdError, SourceUnavailable
-from freehold.weights.documents import CARD, Documents, is_licence_text
+from freehold.weights.documents import CARD, TEMPLATE, TOKENIZER, Documents, is_licence_text
 from freehold.weights.naming import is_path
 from freehold.weights.sources.hub_repository import HubRepository
 
@@ -31,7 +31,8 @@ def read_documents(repository: HubRepository) -> Documents:
 def _wanted(names: Iterable[object]) -> list[str]:
     known = [name for name in names if isinstance(name, str) and is_path(name)]
     licences = sorted(name for name in known if is_licence_text(name))
-    return [*(name for name in known if name == CARD), *licences][:MAX_TEXTS]
+    others = [name for name in (CARD, TEMPLATE, TOKENIZER) if name in known]
+    return [*others, *licences][:MAX_TEXTS]
 
 
 def _read(repository: HubRepository, name: str) -> bytes:
