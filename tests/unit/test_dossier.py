@@ -13,10 +13,10 @@ from freehold.domain.errors import InvalidSetting, LicenceRefused, RefusedFile, 
 from freehold.domain.settings import Settings
 from freehold.runtime.gate import Gate
 from freehold.trust.acquire import acquire, hub
-from freehold.trust.dossier import Dossiers, Policy
+from freehold.trust.dossier import Dossiers
 from freehold.trust.facts import Rank
 from freehold.trust.locks import forget
-from freehold.trust.policy import Action, Rules
+from freehold.trust.policy import Action, Policy, Rules
 from freehold.trust.verdict import Outcome, Use
 from freehold.weights import catalog as catalogue
 from freehold.weights.library import Library, LocalModel
