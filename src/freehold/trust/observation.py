@@ -11,14 +11,13 @@ import os
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import psutil
 
 from freehold.trust import notifications, strace
-from freehold.trust.attempts import WATCHED, Attempt, Process, process_of
+from freehold.trust.attempts import WATCHED, Attempt, Process, process_of, short_command
 from freehold.trust.egress import Peer
 from freehold.trust.watched import Said
 
@@ -95,12 +94,14 @@ class _ByWatched:
     _how: str
 
     def __init__(self) -> None:
+        self._module = ""
         self._ours, self._theirs = socket.socketpair()
         self._seen: list[Attempt] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def command(self, module: str, *arguments: str) -> list[str]:
+        self._module = module
         watched = ("-P", "-m", WATCHED, self._how, str(self._theirs.fileno()))
         return [sys.executable, *watched, module, *arguments]
 
@@ -148,6 +149,6 @@ class ByHook(_ByWatched):
             for line in lines:
                 said = decoder.decode(line)
                 peer = Peer(said.family, said.host, said.port)
-                name = Path(sys.executable).name
-                who = Process(said.pid, f"{name} -m freehold.cli.main")
+                name = short_command((sys.executable, "-m", self._module))
+                who = Process(said.pid, name)
                 self._seen.append(Attempt(who, said.call, peer))

@@ -16,7 +16,6 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from json.decoder import scanstring
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +48,7 @@ _DTYPES: Final[Mapping[str, int]] = MappingProxyType(
         **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
     }
 )
+_DECODER: Final = json.JSONDecoder()
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 # Nothing in an entry is an object, so the first brace ends it.
 _ENTRY: Final = re.compile(r"\{[^{}]{0,2000}\}")
@@ -192,12 +192,14 @@ class _Reader:
         return Tensor(name, dtype, tuple(shape), begin, end)
 
     def _string(self) -> str:
-        self._expect('"')
+        if self._skip() != '"':
+            raise self._malformed(f"its header is not JSON at character {self._at:,}")
         try:
-            text, self._at = scanstring(self._text, self._at, True)
+            # What begins with a quotation mark is decoded as a string or not at all.
+            text, self._at = _DECODER.raw_decode(self._text, self._at)
         except ValueError:
             raise self._malformed("a string in its header is none") from None
-        return text
+        return str(text)
 
     def _expect(self, character: str) -> None:
         if self._skip() != character:
