@@ -29,6 +29,7 @@ from freehold.domain.errors import (
     FreeholdError,
     InvalidRequest,
     LoadFailed,
+    OfflineRefused,
     PoisonRequest,
     PromptTooLong,
     ServerUnreachable,
@@ -128,7 +129,7 @@ async def _serves(address: ServerAddress, settings: Settings, model: str) -> boo
             if health.status_code != 200 or health.json().get("instance") != address.instance:
                 return False
             known = await client.get(f"{address.url}/v1/models/{quoted}")
-    except (httpx2.TransportError, ValueError):
+    except (httpx2.TransportError, ValueError, OfflineRefused):
         return False
     return known.status_code == 200
 
