@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -32,7 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, corpus: tuple[Path, ...]) -
     odd = write_tiny_llama(
         folder / "odd.gguf", metadata={"tokenizer.chat_template": "{{ range(10**9) }}"}
     )
-    with gateway(tmp_path_factory.mktemp("home"), (tiny, odd, *corpus), context=256) as running:
+    third = write_tiny_llama(folder / "third.gguf", seed=3)
+    served = (tiny, odd, third, *corpus)
+    with gateway(tmp_path_factory.mktemp("home"), served, context=256) as running:
         yield running
 
 
@@ -63,6 +67,21 @@ def test_a_template_nobody_can_render_harms_nothing_else(server: Gateway) -> Non
     assert refused.status_code == 400
     assert "the power operator" in refused.json()["error"]["message"]
     assert server.chat(max_tokens=2).status_code == 200
+
+
+def test_a_worker_that_dies_while_it_loads_takes_only_itself_down(server: Gateway) -> None:
+    before = workers()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.chat, model="third", max_tokens=2)
+        while not (started := workers() - before):
+            assert not asked.done()
+        for worker in started:
+            worker.send_signal(signal.SIGSEGV)
+        answer = asked.result()
+    assert answer.status_code in (500, 503)
+    assert "Traceback" not in answer.text
+    assert server.client.get("/healthz").status_code == 200
+    assert server.chat(model="third", max_tokens=2).status_code == 200
 
 
 # Files that llama.cpp is shown all the same: as if the reader had let them through.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +15,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from freehold.api.large import SMALL_NUMBERS, as_json, written
 from freehold.api.ollama import embed_convert as ollama
 from freehold.api.ollama.embed_schema import EmbeddingsRequest as OllamaLegacyRequest
 from freehold.api.ollama.embed_schema import EmbedRequest as OllamaRequest
 from freehold.api.openai import embeddings_convert as openai
-from freehold.api.openai.embeddings_schema import EmbeddingsRequest
+from freehold.api.openai.embeddings_schema import EmbeddingList, EmbeddingsRequest
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.embedding import Embeddings, shortened
 from freehold.domain.errors import InvalidRequest, PoisonRequest, PromptTooLong
@@ -88,6 +91,22 @@ def test_floats_and_base64_say_the_same() -> None:
     first = next(packed).embedding
     assert isinstance(first, str)
     assert struct.unpack("<2f", base64.b64decode(first)) == pytest.approx((0.6, 0.8))
+
+
+@pytest.mark.parametrize("numbers", [SMALL_NUMBERS, SMALL_NUMBERS + 1])
+def test_large_answers_are_written_beside_the_event_loop(numbers: int) -> None:
+    threads: list[threading.Thread] = []
+
+    def items() -> Iterator[tuple[float, ...]]:
+        for _ in range(2):
+            threads.append(threading.current_thread())
+            yield (0.5, -0.25)
+
+    frame = ollama.frame(FOUND, asked_of_ollama(model='"embeddings":[]', input="x"), 1.5)
+    answer = json.loads(run(as_json(frame, "embeddings", items(), numbers=numbers)))
+    assert (answer["model"], answer["embeddings"]) == ('"embeddings":[]', [[0.5, -0.25]] * 2)
+    here = {thread is threading.current_thread() for thread in threads}
+    assert here == {numbers <= SMALL_NUMBERS}
 
 
 def test_fewer_dimensions_have_length_1_again() -> None:

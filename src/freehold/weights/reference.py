@@ -134,7 +134,8 @@ def _parse_path(text: str) -> PathReference:
 def _parse_name(text: str) -> NameReference:
     name, colon, tag = text.lower().partition(":")
     named = _NAME.fullmatch(name) and (not colon or _NAME.fullmatch(tag))
-    if not named or not text.isascii():
+    # Written down, "HF:x" in lower case would be a repository.
+    if not named or not text.isascii() or f"{name}:" == _PREFIX:
         raise InvalidReference(f"{text!r} is not the name of a model.", hint=_FORMS)
     return NameReference(name, tag or None)
 

@@ -113,9 +113,9 @@ class Pulls:
         finally:
             watch.stop()
         acquired = pulling.result()
+        yield Progress(status=_verdict(acquired.dossier.verdict))
         for file in acquired.manifest.files:
             yield _arrived(file)
-        yield Progress(status=_verdict(acquired.dossier.verdict))
         yield Progress(status="success")
 
     def _begin(self, dossiers: Dossiers, name: str, watch: Watch) -> asyncio.Future[Acquired]:

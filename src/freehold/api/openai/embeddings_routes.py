@@ -29,5 +29,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     )
     found = await until_client_leaves(request, embed(runtime.manager, runtime.text, asked))
     items = convert.embeddings(found, body)
-    answer = await as_json(convert.frame(found), "data", items, numbers=sum(map(len, found.vectors)))
+    answer = await as_json(
+        convert.frame(found), "data", items, numbers=sum(map(len, found.vectors))
+    )
     return Response(answer, media_type="application/json")
