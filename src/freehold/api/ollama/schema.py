@@ -191,11 +191,14 @@ class UserTurn(Request):
 class CalledFunction(Request):
     name: _Name
     arguments: JsonObject = {}
-    index: int | None = Field(default=None, description=_WITHOUT_EFFECT)
+    index: int | None = Field(default=None, ge=0, le=10_000, description=_WITHOUT_EFFECT)
 
 
 class MadeCall(Request):
+    """``index`` is what a client that put a streamed answer together sends back."""
+
     id: _CallId | None = None
+    index: int | None = Field(default=None, ge=0, le=10_000, description=_WITHOUT_EFFECT)
     type: Literal["function"] | None = None
     function: CalledFunction
 

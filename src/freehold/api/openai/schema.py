@@ -80,7 +80,7 @@ class MadeCall(Request):
     id: CallId
     type: Literal["function"] = "function"
     function: CalledFunction
-    index: int | None = Field(default=None, description=WITHOUT_EFFECT)
+    index: int | None = Field(default=None, ge=0, le=10_000, description=WITHOUT_EFFECT)
 
 
 class AssistantTurn(Request):
