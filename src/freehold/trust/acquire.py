@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from freehold.domain.errors import SourceUnavailable
 from freehold.domain.settings import Settings
 from freehold.trust.dossier import Dossier, Dossiers, required
 from freehold.trust.gather import Ask
@@ -48,14 +49,17 @@ def acquire(dossiers: Dossiers, text: str, progress: Progress) -> Acquired:
 
 
 def hub(settings: Settings) -> Ask:
-    """Asks the hub for documents, each repository once."""
+    """Asks the hub for documents, each repository once, and no more once it was not there."""
     # Imported only now: nothing that does not fetch ever loads what can.
     from freehold.weights.sources.documents import read_documents  # noqa: PLC0415
     from freehold.weights.sources.hub_repository import HubRepository  # noqa: PLC0415
 
     answers: dict[tuple[str, str | None], Documents] = {}
+    away: list[SourceUnavailable] = []
 
     def ask(name: str, revision: str | None) -> Documents:
+        if away:
+            raise away[0]
         if (name, revision) not in answers:
             repository = HubRepository(
                 name,
@@ -63,7 +67,11 @@ def hub(settings: Settings) -> Ask:
                 endpoint=settings.hub_endpoint,
                 token=settings.hub_token,
             )
-            answers[name, revision] = read_documents(repository)
+            try:
+                answers[name, revision] = read_documents(repository)
+            except SourceUnavailable as error:
+                away.append(error)
+                raise
         return answers[name, revision]
 
     return ask

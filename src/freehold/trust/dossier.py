@@ -10,6 +10,7 @@ The lock is written when a model is fetched (`acquire`) or when somebody asks fo
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import getpass
 import logging
 from collections.abc import Iterable, Iterator
@@ -227,16 +228,17 @@ def worth_saying(permission: Permission) -> bool:
 
 
 def manifest_of(model: LocalModel) -> Manifest:
-    """Of a file outside the store: one made up, under its digest."""
+    """Of a file outside the store: one made up, under its digest, of when it was last written."""
     if model.manifest is not None:
         return model.manifest
-    sizes = [path.stat().st_size for path in model.paths]
+    status = model.paths[0].stat()
+    written = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
     # Only the first file's digest is carried along; a split model outside the store is its first.
     return Manifest(
         reference=f"sha256:{model.digest}",
-        files=(ModelFile(model.paths[0].name, sizes[0], model.digest),),
+        files=(ModelFile(model.paths[0].name, status.st_size, model.digest),),
         origin="a file on this machine",
-        fetched_at=now(),
+        fetched_at=written.isoformat(timespec="seconds"),
         tool_version=version("freehold"),
     )
 
