@@ -17,9 +17,9 @@ _LICENCE = re.compile(
 
 @dataclass(frozen=True)
 class Documents:
-    """``texts`` by name, as bytes: card, licences, template. ``card`` is the front matter as the hub
-    has read it, for repositories whose files are given only to some. ``missing`` says which
-    texts are there and could not be had, and why.
+    """``texts`` by name, as bytes: card, licences, template. ``card`` is the front matter as the
+    hub has read it, for repositories whose files are given only to some. ``missing`` says
+    which texts are there and could not be had, and why.
     """
 
     repository: str
