@@ -239,7 +239,7 @@ def test_a_parent_nobody_read_is_never_clean() -> None:
 def test_no_stated_parent_is_no_gap_and_is_said() -> None:
     result = verdict("acme/model", under("mit"))
     assert result.lineage.complete
-    assert any("states no base model" in line for line in wording.lines(result))
+    assert any("no base model stated" in line for line in wording.lines(result))
 
 
 def test_a_circle_terminates_and_is_incomplete() -> None:

@@ -166,7 +166,7 @@ class _Judge:
 
 def _own_findings(own: Statement, *, is_copy: bool) -> Iterable[Finding]:
     if is_copy and own.is_silent:
-        text = f"{own.release} states no licence; a quantisation or copy has its parent's."
+        text = f"No licence was found for {own.release}; a quantisation or copy has its parent's."
         yield Finding(Outcome.OK, text, own.release)
         return
     yield from own.findings

@@ -155,7 +155,7 @@ def _named(known: list[_Said]) -> frozenset[str]:
 
 def _unrecognised(name: str, speaking: list[_Said]) -> Iterable[Finding]:
     if not speaking:
-        yield Finding(Outcome.UNKNOWN, f"{name} states no licence.", name)
+        yield Finding(Outcome.UNKNOWN, f"No licence was found for {name}.", name)
         return
     strongest = speaking[0].evidence.rank
     for one in speaking:

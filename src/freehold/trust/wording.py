@@ -88,9 +88,9 @@ def _lineage_lines(node: Ancestor, depth: int = 1) -> Iterator[str]:
     if not node.known:
         said = "nothing was read about it"
     elif not node.parents:
-        said = f"{node.licence or 'no licence recognised'}; states no base model"
+        said = f"{node.licence or 'no licence found'}; no base model stated"
     else:
-        said = f"{node.licence or 'no licence recognised'}; {node.relation or 'made'} of"
+        said = f"{node.licence or 'no licence found'}; {node.relation or 'made'} of"
     commit = f" @{node.commit[:12]}" if node.commit else ""
     yield f"{'  ' * depth}{node.name}{commit}: {said}"
     for parent in node.parents:
@@ -102,7 +102,7 @@ def _evidence_line(release: str, weighed: Weighed) -> str:
     said = [part for part in (evidence.stated, evidence.name, evidence.copyright) if part]
     words = f" says {', '.join(map(repr, said))}" if said else ""
     taken = weighed.licence or "not recognised"
-    return f"{release}: {evidence.rank} {evidence.origin}{words} ({taken})"
+    return f"{release}: {evidence.origin}{words} ({evidence.rank}; {taken})"
 
 
 def _ancestor_data(node: Ancestor) -> dict[str, object]:
