@@ -27,6 +27,7 @@ DIALECTS = ("openai", "anthropic", "ollama")
 RESERVED = {
     "llama_cpp": ("text/vocabulary.py", "engines/llamacpp/binding/"),
     "llguidance": ("text/constraint/",),
+    "jinja2": ("text/template.py", "trust/template_"),
     "fastapi": ("api/",),
     "starlette": ("api/",),
     "uvicorn": ("api/",),

@@ -460,3 +460,13 @@ def test_a_manifest_that_names_a_path_for_a_digest_is_ignored(store: Store) -> N
     registry.put(manifest("evil:1b", "../../../etc/passwd"))
     assert registry.find("evil:1b") is None
     assert registry.all() == ()
+
+
+def test_a_link_in_place_of_a_partial_is_not_followed(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "home")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("not ours")
+    (store.home / "partial" / "key").symlink_to(elsewhere)
+    with store.partial("key", waiting=lambda: None) as path:
+        path.write_text("ours")
+    assert elsewhere.read_text() == "not ours"

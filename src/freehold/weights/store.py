@@ -186,6 +186,8 @@ class Store:
             waiting()
             lock.acquire()
         try:
+            if path.is_symlink():  # never ours: what is written there would go elsewhere
+                path.unlink()
             yield path
         finally:
             lock.release()
