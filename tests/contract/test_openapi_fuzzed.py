@@ -78,13 +78,13 @@ def test_no_request_finds_an_undocumented_answer(tmp_path: Path) -> None:
         return Script(pieces=next(turns))
 
     with gateway(tmp_path / "home", (tiny,), script=script, context=4096, offline=True) as server:
-        fuzz(server, tmp_path, "--phases", "coverage,fuzzing", "--max-time", "45")
+        fuzz(server, tmp_path, "--phases", "coverage,fuzzing", "--max-time", "25")
         before = reached(server)
         (tmp_path / "outcomes").unlink()
         statuses = fuzz(
             server,
             tmp_path,
-            *("--phases", "fuzzing", "--max-time", "40", "--mode", "positive"),
+            *("--phases", "fuzzing", "--max-time", "20", "--mode", "positive"),
             *("--include-path-regex", ANSWERING),
         )
         assert statuses["200"] > statuses.total() / 2, statuses
