@@ -23,7 +23,7 @@ from freehold.weights.library import Library, LocalModel
 from freehold.weights.progress import Silent
 from freehold.weights.store import Store
 from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository
-from tests.support.models import model_bytes, write_model
+from tests.support.models import model_bytes, write_model, write_parts
 
 MIT = """MIT License
 
@@ -292,3 +292,57 @@ def test_a_strangers_tokenizer_configuration_is_no_fault_of_ours(
     parent = {"tokenizer_config.json": FakeFile(configuration, lfs=False)}
     dossier = acquire(papers, conversions(fake, PLAIN, parent), Silent()).dossier
     assert dossier.lock.templates == ()
+
+
+def test_every_part_of_a_split_file_is_locked(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path / "home")
+    parts = write_parts(tmp_path, "split", 3)
+    lock = papers.of(local(papers, str(parts[0]))).lock
+    assert [file.path for file in lock.files] == [part.name for part in parts]
+    gate = Gate(papers, Use.RUN, lambda _: None, (lock,))
+    gate.admit(local(papers, str(parts[0])))
+    data = bytearray(parts[2].read_bytes())
+    data[-1] ^= 1
+    parts[2].write_bytes(data)
+    with pytest.raises(RefusedFile, match="split-00003-of-00003"):
+        gate.admit(local(papers, str(parts[0])))
+
+
+def test_of_two_locks_of_one_name_either_lets_in(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path)
+    lock = acquire(papers, REFERENCE, Silent()).dossier.lock
+    other = msgspec.structs.replace(lock.files[0], sha256="0" * 64)
+    older = msgspec.structs.replace(lock, files=(other,))
+    Gate(papers, Use.RUN, lambda _: None, (older, lock)).admit(local(papers, REFERENCE))
+
+
+def test_a_policy_may_warn_of_what_is_plain(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path, Policy(run=Rules(verdict={Outcome.OK: Action.WARN})))
+    acquire(papers, REFERENCE, Silent())
+    said: list[str] = []
+    Gate(papers, Use.RUN, said.append).admit(local(papers, REFERENCE))
+    assert len(said) == 1
+
+
+def test_somebody_may_answer_before_it_is_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    strict = Policy(run=Rules(verdict={Outcome.UNKNOWN: Action.REFUSE}))
+    papers = dossiers(fake, tmp_path, strict)
+    reference = f"hf:{NAMELESS}:nameless.gguf"
+    with pytest.raises(LicenceRefused, match="UNKNOWN") as refused:
+        acquire(papers, reference, Silent())
+    assert "freehold pull" in (refused.value.hint or "")
+    kept = acquire(papers, reference, Silent(), accepted="ours").dossier.lock
+    assert [(each.use, each.why) for each in kept.decisions] == [(Use.RUN, "ours")]
+    Gate(papers, Use.RUN, lambda _: None).admit(local(papers, reference))
+
+
+def test_nobody_answers_for_what_a_rule_names(fake: FakeHub, tmp_path: Path) -> None:
+    papers = dossiers(fake, tmp_path, Policy(run=Rules(licence={"mit": Action.REFUSE})))
+    with pytest.raises(LicenceRefused):
+        acquire(papers, REFERENCE, Silent(), accepted="I like it")
+
+
+def test_a_pull_asks_for_each_document_once(fake: FakeHub, tmp_path: Path) -> None:
+    acquire(dossiers(fake, tmp_path), REFERENCE, Silent())
+    read = [path for path in fake.paths("hub") if path.endswith(("README.md", "LICENSE"))]
+    assert len(read) == len(set(read)) == 2

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("reference", shell_complete=MODEL)
+@click.option("--accept", metavar="REASON", help="Answer for running it, whatever the verdict.")
 @JSON_OPTION
 @OFFLINE_OPTION
-def command(reference: str, as_json: bool, offline: bool | None) -> None:
+def command(reference: str, accept: str | None, as_json: bool, offline: bool | None) -> None:
     """Fetch REFERENCE and verify it.
 
     REFERENCE is a name (deepseek-r1:1.5b), hf:owner/repo:file.gguf, or
@@ -41,7 +42,7 @@ def command(reference: str, as_json: bool, offline: bool | None) -> None:
     library = Library.open(settings_from(offline=offline))
     announce(library, reference)
     dossiers = Dossiers.open(library)
-    acquired = acquire(dossiers, reference, progress())
+    acquired = acquire(dossiers, reference, progress(), accepted=accept)
     manifest, verdict = acquired.manifest, acquired.dossier.verdict
     for note in acquired.dossier.notes:
         notice(note)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from freehold.domain.errors import RefusedFile
 from freehold.trust.comparing import require_locked
-from freehold.trust.dossier import Dossiers, manifest_of, worth_saying
+from freehold.trust.dossier import Dossiers, manifest_of
 from freehold.trust.lock import Lock, template_digest
+from freehold.trust.policy import Action
 from freehold.trust.verdict import Use
 from freehold.weights.library import LocalModel
+from freehold.weights.registry import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Gate:
         permission = self.dossiers.require(model, self.use)
         if permission.decision is not None:
             log.info("%s: %s by decision of %s", model.name, self.use, permission.decision.who)
-        if worth_saying(permission) and model.name not in self._told:
+        if permission.action is Action.WARN and model.name not in self._told:
             self._told.add(model.name)
             ruling = permission.ruling
             reason = f" {ruling.reasons[0]}" if ruling.reasons else ""
@@ -59,4 +61,16 @@ class Gate:
                 f"{model.name} is in none of the locks this server is held to.",
                 hint="Locked are: " + ", ".join(lock.reference for lock in self.locks) + ".",
             )
-        require_locked(near[0], manifest.files, template_digest(model.header.chat_template))
+        template = template_digest(model.header.chat_template)
+        refusals = [refusal for lock in near if (refusal := _refusal(lock, manifest, template))]
+        if len(refusals) == len(near):
+            raise refusals[0]
+
+
+def _refusal(lock: Lock, manifest: Manifest, template: str | None) -> RefusedFile | None:
+    """Why the model is not the one that was locked; None: it is."""
+    try:
+        require_locked(lock, manifest.files, template)
+    except RefusedFile as refusal:
+        return refusal
+    return None

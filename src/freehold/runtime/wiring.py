@@ -26,7 +26,7 @@ from freehold.runtime import native
 from freehold.runtime.chat import Chat
 from freehold.runtime.gate import Gate
 from freehold.runtime.lifecycle import Supervisor
-from freehold.runtime.manager import Manager
+from freehold.runtime.manager import MakeSupervisor, Manager
 from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.lock import Lock
@@ -67,25 +67,13 @@ def _cache(settings: Settings) -> CacheConfig:
     )
 
 
-@contextlib.asynccontextmanager
-async def open_runtime(
+def _supervisors(
+    library: Library,
     settings: Settings,
-    *,
     notice: Callable[[str], None],
-    served_paths: tuple[Path, ...] = (),
-    use: Use = Use.RUN,
-    locks: tuple[Lock, ...] = (),
-    make_engine: MakeEngine | None = None,
-) -> AsyncIterator[Runtime]:
-    """Build the runtime; on leaving, every child process is gone.
-
-    ``notice`` is told, at most once each, what a person should know. ``use`` is what models
-    are loaded for; with ``locks`` no others are loaded. ``make_engine`` replaces llama.cpp
-    (tests, other engines).
-    """
-    library = await asyncio.to_thread(Library.open, settings)
-    dossiers = await asyncio.to_thread(Dossiers.open, library)
-    text = TextService()
+    make_engine: MakeEngine | None,
+) -> MakeSupervisor:
+    """What makes the supervisor of a model that is to be loaded."""
 
     async def make(model: LocalModel) -> Supervisor:
         kernels = Kernels.FAST
@@ -117,9 +105,31 @@ async def open_runtime(
 
         return Supervisor(model.name, lambda: build(config), verify=verify)
 
+    return make
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(
+    settings: Settings,
+    *,
+    notice: Callable[[str], None],
+    served_paths: tuple[Path, ...] = (),
+    use: Use = Use.RUN,
+    locks: tuple[Lock, ...] = (),
+    make_engine: MakeEngine | None = None,
+) -> AsyncIterator[Runtime]:
+    """Build the runtime; on leaving, every child process is gone.
+
+    ``notice`` is told, at most once each, what a person should know. ``use`` is what models
+    are loaded for; with ``locks`` no others are loaded. ``make_engine`` replaces llama.cpp
+    (tests, other engines).
+    """
+    library = await asyncio.to_thread(Library.open, settings)
+    dossiers = await asyncio.to_thread(Dossiers.open, library)
+    text = TextService()
     manager = Manager(
         library,
-        make,
+        _supervisors(library, settings, notice, make_engine),
         lambda: psutil.virtual_memory().available,
         served_paths,
         settings.aliases,

@@ -29,9 +29,12 @@ class Acquired:
     dossier: Dossier
 
 
-def acquire(dossiers: Dossiers, text: str, progress: Progress) -> Acquired:
+def acquire(
+    dossiers: Dossiers, text: str, progress: Progress, *, accepted: str | None = None
+) -> Acquired:
     """Fetch a model unless it is here, and keep its lock.
 
+    ``accepted`` is why somebody answers for running it, whatever the verdict; it goes on record.
     Raises what `Library.pull` does, and `LicenceRefused` before anything is fetched.
     """
     library = dossiers.library
@@ -42,10 +45,15 @@ def acquire(dossiers: Dossiers, text: str, progress: Progress) -> Acquired:
     ask = None if library.settings.offline else hub(library.settings)
     if not isinstance(reference, PathReference | UrlReference):
         verdict, _ = dossiers.preview(reference, ask)
-        required(permit(dossiers.policy, Use.RUN, str(reference), verdict), str(reference))
+        permission = permit(dossiers.policy, Use.RUN, str(reference), verdict)
+        if accepted is None or not permission.decidable:
+            required(permission, str(reference))
     manifest = library.pull(text, progress)
     model = library.local(manifest.reference, progress=progress)
-    return Acquired(manifest, dossiers.keep(model, ask))
+    dossier = dossiers.keep(model, ask)
+    if accepted is not None:
+        dossier = dossiers.decide(model, Use.RUN, accepted)
+    return Acquired(manifest, dossier)
 
 
 def hub(settings: Settings) -> Ask:
@@ -68,10 +76,11 @@ def hub(settings: Settings) -> Ask:
                 token=settings.hub_token,
             )
             try:
-                answers[name, revision] = read_documents(repository)
+                found = read_documents(repository)
             except SourceUnavailable as error:
                 away.append(error)
                 raise
+            answers[name, revision] = answers[name, found.commit] = found
         return answers[name, revision]
 
     return ask

@@ -37,12 +37,12 @@ from freehold.trust.policy import (
     require_known,
 )
 from freehold.trust.statements import merged, of_header, of_row
-from freehold.trust.verdict import Outcome, Use, Verdict
+from freehold.trust.verdict import Use, Verdict
 from freehold.weights.catalog import Catalog
 from freehold.weights.gguf_header import GgufHeader
 from freehold.weights.library import Library, LocalModel, now
 from freehold.weights.reference import HubReference, NameReference, Reference, parse
-from freehold.weights.registry import Manifest, ModelFile
+from freehold.weights.registry import Manifest
 
 if TYPE_CHECKING:
     from freehold.trust.template_report import TemplateReport
@@ -89,7 +89,7 @@ class Dossiers:
         lock = self.locks.get(manifest.reference)
         if lock is not None and _same_files(lock, manifest):
             return Dossier(lock, self.judge(lock.releases), kept=True)
-        made = self._made(model, None, lock)
+        made = _made(model, self._gathered(model, None), lock)
         notes = tuple(_namesake(self.library.catalog, model))
         return Dossier(made, self.judge(made.releases), kept=False, notes=notes)
 
@@ -103,7 +103,7 @@ class Dossiers:
         for text, data in (*gathered.texts, *gathered.templates):
             if self.texts.put(data) != text.sha256:
                 raise AssertionError("a text changed in our hands")
-        lock = self._made(model, gathered, before)
+        lock = _made(model, gathered, before)
         self.locks.put(lock)
         verdict = self.judge(lock.releases)
         return Dossier(lock, verdict, kept=True, notes=gathered.notes)
@@ -188,18 +188,19 @@ class Dossiers:
         releases = with_header(gathered.releases, model.header)
         return dataclasses.replace(gathered, releases=releases)
 
-    def _made(self, model: LocalModel, gathered: Gathered | None, before: Lock | None) -> Lock:
-        found = gathered or self._gathered(model, None)
-        lock = lock_of(
-            manifest_of(model),
-            template=model.header.chat_template,
-            releases=found.releases,
-            texts=tuple(text for text, _ in found.texts),
-            templates=tuple(text for text, _ in found.templates),
-        )
-        for decision in before.decisions if before is not None else ():
-            lock = with_decision(lock, decision)
-        return lock
+
+def _made(model: LocalModel, found: Gathered, before: Lock | None) -> Lock:
+    """A lock of what was found, with the decisions of the one before."""
+    lock = lock_of(
+        manifest_of(model),
+        template=model.header.chat_template,
+        releases=found.releases,
+        texts=tuple(text for text, _ in found.texts),
+        templates=tuple(text for text, _ in found.templates),
+    )
+    for decision in before.decisions if before is not None else ():
+        lock = with_decision(lock, decision)
+    return lock
 
 
 def required(permission: Permission, reference: str) -> Permission:
@@ -210,10 +211,11 @@ def required(permission: Permission, reference: str) -> Permission:
     doing = "Running" if use is Use.RUN else "Serving to other machines"
     reason = f" {ruling.reasons[0]}" if ruling.reasons else ""
     hint = f"Read `freehold licence {reference}`; "
-    if permission.rule.startswith("verdict"):
+    if permission.decidable:
         hint += (
             "if you answer for it, put that on record with: "
             f"freehold licence {reference} --accept {use} --why REASON"
+            f" (before it is here: freehold pull {reference} --accept REASON)"
         )
     else:
         hint += "the rule stands in the policy file (docs/trust.md)."
@@ -223,20 +225,14 @@ def required(permission: Permission, reference: str) -> Permission:
     )
 
 
-def worth_saying(permission: Permission) -> bool:
-    return permission.action is Action.WARN and permission.ruling.outcome is not Outcome.OK
-
-
 def manifest_of(model: LocalModel) -> Manifest:
     """Of a file outside the store: one made up, under its digest, of when it was last written."""
     if model.manifest is not None:
         return model.manifest
-    status = model.paths[0].stat()
-    written = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
-    # Only the first file's digest is carried along; a split model outside the store is its first.
+    written = datetime.datetime.fromtimestamp(model.paths[0].stat().st_mtime, datetime.UTC)
     return Manifest(
         reference=f"sha256:{model.digest}",
-        files=(ModelFile(model.paths[0].name, status.st_size, model.digest),),
+        files=model.files,
         origin="a file on this machine",
         fetched_at=written.isoformat(timespec="seconds"),
         tool_version=version("freehold"),

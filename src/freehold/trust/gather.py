@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from freehold.domain.errors import FreeholdError, InvalidReference, SourceUnavailable
+from freehold.domain.errors import FreeholdError, SourceUnavailable
 from freehold.trust.facts import Rank, Release
 from freehold.trust.lock import KeptText
 from freehold.trust.statements import merged, of_repository
 from freehold.weights.documents import TEMPLATE, TOKENIZER, Documents, is_licence_text
-from freehold.weights.naming import require_repository
+from freehold.weights.naming import is_repository
 
 MAX_DEPTH = 8
 MAX_RELEASES = 32
@@ -78,7 +78,7 @@ class _Questions:
 
     def put(self, name: str, revision: str | None) -> Release | None:
         """None: it was not asked, or could not say; `notes` tell why."""
-        if self._ask is None or not _is_repository(name):
+        if self._ask is None or not is_repository(name):
             return None
         try:
             documents = self._ask(name, revision)
@@ -140,11 +140,3 @@ def _configured(data: bytes) -> bytes | None:
 def _kept(documents: Documents, name: str, data: bytes) -> KeptText:
     place = f"hf:{documents.repository}@{documents.commit}"
     return KeptText(f"{place}:{name}", hashlib.sha256(data).hexdigest())
-
-
-def _is_repository(name: str) -> bool:
-    try:
-        require_repository(name)
-    except InvalidReference:
-        return False
-    return True

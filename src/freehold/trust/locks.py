@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,12 +20,11 @@ from freehold.domain.errors import DigestMismatch, InvalidLock, RefusedFile
 from freehold.trust import lock as locking
 from freehold.trust.lock import Lock
 from freehold.trust.signing import MAX_SIGNATURE_BYTES, Signature, decode_signature
-from freehold.weights.files import is_sha256, write_atomically
+from freehold.weights.files import file_name, is_sha256, write_atomically
 
 log = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 1 << 20
-_LONGEST_NAME = 200  # characters, all ASCII; file systems take 255 bytes
 _LOCK = ".lock.json"
 _SIGNATURE = ".signature.json"
 
@@ -81,10 +79,7 @@ class Locks:
         write_atomically(self._path(reference, _SIGNATURE), data)
 
     def _path(self, reference: str, suffix: str) -> Path:
-        name = urllib.parse.quote(reference, safe="")
-        if len(name) > _LONGEST_NAME:
-            name = name[:100] + hashlib.sha256(reference.encode()).hexdigest()
-        return self._folder / f"{name}{suffix}"
+        return self._folder / f"{file_name(reference)}{suffix}"
 
 
 class Texts:

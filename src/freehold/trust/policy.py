@@ -97,13 +97,16 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Permission:
-    """What the policy says to one use of one model. ``rule`` names what decided."""
+    """What the policy says to one use of one model. ``rule`` names what decided; ``decidable``:
+    that was the verdict, so that somebody may answer for it.
+    """
 
     use: Use
     action: Action
     rule: str
     verdict: Verdict
     decision: Decision | None = None
+    decidable: bool = False
 
     @property
     def ruling(self) -> Ruling:
@@ -123,7 +126,7 @@ def permit(
         return Permission(use, Action.ALLOW, f"decision of {decision.who}", verdict, decision)
     outcome = verdict.ruling(use).outcome
     action = rules.verdict.get(outcome, _DEFAULT[use][outcome])
-    return Permission(use, action, f"verdict {outcome}", verdict)
+    return Permission(use, action, f"verdict {outcome}", verdict, decidable=True)
 
 
 def _named(rules: Rules, reference: str, verdict: Verdict) -> tuple[Action, str] | None:

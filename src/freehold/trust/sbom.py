@@ -18,12 +18,11 @@ from typing import Final
 import license_expression
 import rfc8785
 
-from freehold.domain.errors import InvalidReference
 from freehold.trust import licences
 from freehold.trust.lock import Lock
 from freehold.trust.verdict import Ancestor, Verdict
 from freehold.weights.gguf_header import GgufHeader
-from freehold.weights.naming import require_repository
+from freehold.weights.naming import is_repository
 
 Json = str | int | list["Json"] | dict[str, "Json"]
 
@@ -184,7 +183,7 @@ def _identity(name: str, commit: str | None) -> dict[str, Json]:
     """Version and package address of a hub repository at one commit."""
     if commit is None:
         return {}
-    if not _is_repository(name):
+    if not is_repository(name):
         return {"version": commit}
     return {"version": commit, "purl": f"pkg:huggingface/{name}@{commit}"}
 
@@ -262,18 +261,10 @@ def _address(origin: str) -> str | None:
     if _ADDRESS.fullmatch(origin):
         return origin
     match = _HUB_ORIGIN.fullmatch(origin)
-    if match is None or not _is_repository(match["repository"]):
+    if match is None or not is_repository(match["repository"]):
         return None
     path = urllib.parse.quote(match["path"])
     return f"{_HUB}/{match['repository']}/blob/{match['commit']}/{path}"
-
-
-def _is_repository(name: str) -> bool:
-    try:
-        require_repository(name)
-    except InvalidReference:
-        return False
-    return True
 
 
 # Small shapes

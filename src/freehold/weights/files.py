@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,19 @@ from freehold.domain.errors import DiskFull, UnsupportedFile
 
 CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+_LONGEST_NAME = 200  # characters, all ASCII; file systems take 255 bytes
+
+
+def file_name(reference: str) -> str:
+    """``reference`` as the beginning of a file name: percent-encoded; a long one cut, with its
+    SHA-256.
+    """
+    name = urllib.parse.quote(reference, safe="")
+    if len(name) > _LONGEST_NAME:
+        name = name[:100] + hashlib.sha256(reference.encode()).hexdigest()
+    return name
 
 
 def is_sha256(text: str) -> bool:

@@ -50,7 +50,7 @@ class LocalModel:
     """A model whose files are here, unchanged since they were hashed, with a sound header.
 
     ``name`` is its id for clients; ``digest`` identifies the weights: the SHA-256 of
-    the first file. ``aliases`` are other spellings that mean the same model.
+    the first of ``files``. ``aliases`` are other spellings that mean the same model.
     """
 
     name: str
@@ -58,6 +58,7 @@ class LocalModel:
     digest: str
     size: int
     header: GgufHeader
+    files: tuple[ModelFile, ...]
     manifest: Manifest | None = None
     aliases: tuple[str, ...] = ()
 
@@ -151,6 +152,7 @@ class Library:
             digest=manifest.files[0].sha256,
             size=manifest.size,
             header=_read(paths),
+            files=manifest.files,
             manifest=manifest,
         )
 
@@ -173,6 +175,10 @@ class Library:
             digest=records[0].sha256,
             size=sum(known.size for known in records),
             header=header,
+            files=tuple(
+                ModelFile(part.name, known.size, known.sha256)
+                for part, known in zip(paths, records, strict=True)
+            ),
             aliases=(str(path),),
         )
 

@@ -88,9 +88,15 @@ def name_at(path: str) -> str:
     return last if is_path(last) else _DEFAULT_NAME
 
 
+def is_repository(text: str) -> bool:
+    """Whether a hub may have a repository of that name."""
+    forbidden = "--" in text or ".." in text or text.endswith(".git")
+    return _REPOSITORY.fullmatch(text) is not None and not forbidden
+
+
 def require_repository(text: str) -> str:
     """Return ``text`` when a hub may have a repository of that name, or `InvalidReference`."""
-    if not _REPOSITORY.fullmatch(text) or "--" in text or ".." in text or text.endswith(".git"):
+    if not is_repository(text):
         raise InvalidReference(
             f"{text!r} is not a repository of the hub.", hint="Write it as owner/name."
         )

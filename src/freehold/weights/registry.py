@@ -7,22 +7,19 @@ written last, so a model is listed only when all its files are here.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from freehold.domain.errors import ModelNotPulled
-from freehold.weights.files import is_sha256, write_atomically
+from freehold.weights.files import file_name, is_sha256, write_atomically
 from freehold.weights.store import Store
 
 log = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
-_LONGEST_NAME = 200  # characters, all ASCII; file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -93,10 +90,7 @@ class Registry:
         return frozenset(file.sha256 for manifest in self.all() for file in manifest.files)
 
     def _path(self, reference: str) -> Path:
-        name = urllib.parse.quote(reference, safe="")
-        if len(name) > _LONGEST_NAME:
-            name = name[:100] + hashlib.sha256(reference.encode()).hexdigest()
-        return self._folder / f"{name}.json"
+        return self._folder / f"{file_name(reference)}.json"
 
 
 def _read(path: Path) -> Manifest | None:
