@@ -160,6 +160,16 @@ def test_images_in_a_conversation_are_refused_where_they_are() -> None:
     assert chat(messages=[{"role": "user", "content": "a", "images": []}])
 
 
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_whoever_speaks_may_show_no_images_and_no_one_may_show_some(role: str) -> None:
+    """Some clients put the list on every turn."""
+    asked = {"role": "user", "content": "a"}
+    assert chat(messages=[asked, {"role": role, "content": "b", "images": []}])
+    with pytest.raises(InvalidRequest) as caught:
+        chat(messages=[asked, {"role": role, "content": "b", "images": ["aGk="]}])
+    assert caught.value.field == "messages.1.images"
+
+
 @pytest.mark.parametrize(
     ("given", "wish"),
     [

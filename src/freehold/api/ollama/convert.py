@@ -146,14 +146,13 @@ def _messages(given: Iterable[schema.Turn]) -> tuple[Message, ...]:
 
 
 def _message(given: schema.Turn, number: int, calls: _Calls) -> Message:
+    _require_no_images(given.images, f"messages.{number}.images")
     match given:
         case schema.SystemTurn():
             return Message(Role.SYSTEM, given.content)
         case schema.UserTurn():
-            _require_no_images(given.images, f"messages.{number}.images")
             return Message(Role.USER, given.content)
         case schema.AssistantTurn():
-            _require_no_images(given.images, f"messages.{number}.images")
             return Message(
                 Role.ASSISTANT,
                 given.content,

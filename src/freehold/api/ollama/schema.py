@@ -177,15 +177,19 @@ _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_
 _CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class SystemTurn(Request):
-    role: Literal["system"]
-    content: str = ""
+class _Turn(Request):
+    """What a turn may have, whoever's it is: clients put an empty ``images`` on all of them."""
 
-
-class UserTurn(Request):
-    role: Literal["user"]
     content: str = ""
     images: _Images | None = Field(default=None, description=_REFUSED)
+
+
+class SystemTurn(_Turn):
+    role: Literal["system"]
+
+
+class UserTurn(_Turn):
+    role: Literal["user"]
 
 
 class CalledFunction(Request):
@@ -203,23 +207,20 @@ class MadeCall(Request):
     function: CalledFunction
 
 
-class AssistantTurn(Request):
+class AssistantTurn(_Turn):
     """``thinking``: what it thought first, for templates that want to see it again."""
 
     role: Literal["assistant"]
-    content: str = ""
     thinking: str | None = None
     tool_calls: Annotated[list[MadeCall], Field(max_length=_MAX_TOOLS)] | None = None
-    images: _Images | None = Field(default=None, description=_REFUSED)
 
 
-class ToolTurn(Request):
+class ToolTurn(_Turn):
     """What a call has returned. Without ``tool_call_id``: the first unanswered call, of
     ``tool_name`` where that is given.
     """
 
     role: Literal["tool"]
-    content: str = ""
     tool_name: _Name | None = None
     tool_call_id: _CallId | None = None
 
