@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from freehold.domain.chat import GenerateRequest
-from freehold.engines.base import CacheConfig, CacheLayout, CacheType
+from freehold.domain.engine import CacheConfig, CacheLayout, CacheType
 from freehold.engines.llamacpp.prefix import WORTH_SAVING
 from freehold.engines.llamacpp.scheduler import Scheduler
 from tests.support.endless import write_endless_llama

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from tests.support.soak import soak
 from tests.support.tiny_model import write_tiny_llama
 

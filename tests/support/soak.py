@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 
 from freehold.domain.chat import GenerateRequest
+from freehold.domain.engine import CacheConfig, CacheLayout
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-from freehold.engines.base import CacheConfig, CacheLayout
 from freehold.engines.llamacpp.messages import Cancel
 from freehold.engines.llamacpp.sequence import Phase
 from tests.support.engine import Answer, Stage, config, staged

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from freehold.engines.llamacpp.batching import Work, compose
 from freehold.engines.llamacpp.drafting import LONGEST
 from freehold.engines.llamacpp.pace import Pace

@@ -24,9 +24,10 @@ from freehold.domain.chat import (
     ToolCall,
 )
 from freehold.domain.chat import Message as ChatMessage
+from freehold.domain.engine import Kernels
 from freehold.domain.events import Finished, FinishReason, PromptProcessed, Timings, Usage
 from freehold.domain.sampling import Sampling
-from freehold.engines.base import EngineConfig, Kernels
+from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp import messages as worker
 from freehold.process import frames
 from freehold.process.frames import (

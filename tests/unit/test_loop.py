@@ -12,16 +12,11 @@ import numpy.typing as npt
 import pytest
 
 from freehold.domain.chat import AdapterUse, GenerateRequest
+from freehold.domain.engine import CacheConfig, CacheLayout
 from freehold.domain.errors import EngineError, InvalidRequest
 from freehold.domain.events import FinishReason, PromptProcessed
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-from freehold.engines.base import (
-    Adapter,
-    AdapterKind,
-    CacheConfig,
-    CacheLayout,
-    EngineConfig,
-)
+from freehold.engines.base import Adapter, AdapterKind, EngineConfig
 from freehold.engines.llamacpp.messages import (
     AdapterReply,
     AddAdapter,

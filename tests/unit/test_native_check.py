@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed
-from freehold.engines.base import Kernels
 from freehold.engines.llamacpp.build import Build
 from freehold.runtime import native
 from freehold.runtime.native import Verdict, check, recall, run_probe

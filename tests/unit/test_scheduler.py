@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from freehold.domain.chat import AdapterUse, GenerateRequest
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from freehold.engines.llamacpp.batching import Work
 from freehold.engines.llamacpp.pace import Pace
 from freehold.engines.llamacpp.prefix import (

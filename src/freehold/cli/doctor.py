@@ -19,9 +19,9 @@ import psutil
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
+from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
-from freehold.engines.base import Kernels
 from freehold.engines.llamacpp.build import Build, cpu_model, installed, rebuild_command
 from freehold.machine.compiler import find_compiler
 from freehold.process.child import child_environment, describe_exit

@@ -14,10 +14,11 @@ import asyncio
 import contextlib
 import enum
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
+from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.errors import (
     DeadlineExceeded,
     EngineCrashed,
@@ -49,51 +50,6 @@ class Capabilities:
     parallel: int
 
 
-class Kernels(enum.StrEnum):
-    """Which of llama.cpp's CPU kernels are used."""
-
-    FAST = "fast"  # with AMX and repacked weights where the CPU has a use for them
-    PLAIN = "plain"  # without: the way around a build whose fast kernels crash
-
-
-class CacheLayout(enum.StrEnum):
-    """How the sequences of one context share its memory.
-
-    ``STREAMS``: each has ``context`` cells of its own. Full means: this sequence has reached
-    ``context``. ``UNIFIED``: all draw on one pool of ``cells``. Full means: together they have used
-    it up; then the newest is put aside and computed again later.
-    """
-
-    STREAMS = "streams"
-    UNIFIED = "unified"
-
-
-class CacheType(enum.StrEnum):
-    """How one number of the key-value cache is stored."""
-
-    F32 = "f32"
-    F16 = "f16"
-    BF16 = "bf16"
-    Q8_0 = "q8_0"
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """The key-value cache of one context.
-
-    ``cells`` is for `CacheLayout.UNIFIED`: tokens all sequences hold together (None: every
-    sequence can be full at once). ``host_bytes`` of ordinary memory keep the prefixes of finished
-    sequences whose place was needed.
-    """
-
-    layout: CacheLayout = CacheLayout.STREAMS
-    key_type: CacheType = CacheType.F16
-    value_type: CacheType = CacheType.F16
-    flash_attention: bool = False
-    cells: int | None = None
-    host_bytes: int = 1 << 30
-
-
 @dataclass(frozen=True)
 class EngineConfig:
     """How to load one model: its files in order. ``context`` is tokens per sequence.
@@ -108,7 +64,7 @@ class EngineConfig:
     parallel: int
     threads: int
     kernels: Kernels = Kernels.FAST
-    cache: CacheConfig = CacheConfig()
+    cache: CacheConfig = field(default_factory=CacheConfig)
     latency: float = 0.5
     drafts: bool = True
 

@@ -11,16 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from freehold.domain.engine import CacheConfig, CacheLayout, CacheType, Kernels
 from freehold.domain.errors import DigestMismatch
 from freehold.domain.settings import Settings
-from freehold.engines.base import (
-    CacheConfig,
-    CacheLayout,
-    CacheType,
-    Engine,
-    EngineConfig,
-    Kernels,
-)
+from freehold.engines.base import Engine, EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.runtime import native
 from freehold.runtime.chat import Chat

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from freehold.engines.llamacpp.drafting import LONGEST
 from freehold.engines.llamacpp.pace import Pace
 from freehold.engines.llamacpp.prefix import RECOMPUTED

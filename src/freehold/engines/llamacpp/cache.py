@@ -5,7 +5,7 @@ The bytes of shelved prefixes are here; which there are, and for whom, the sched
 
 from __future__ import annotations
 
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from freehold.engines.llamacpp.binding import Blob, Context
 from freehold.engines.llamacpp.prefix import InStream, OnShelf, Shelved, worth_shelving
 from freehold.engines.llamacpp.scheduler import Admission, EvictIdle, Move, Preempt, Scheduler

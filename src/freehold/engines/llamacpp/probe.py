@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from freehold.engines.base import EngineConfig, Kernels
+from freehold.domain.engine import Kernels
+from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.binding import Context, Entry, system_info
 from freehold.engines.llamacpp.probe_model import write_probe_model
 from freehold.process.inside import leave_no_core

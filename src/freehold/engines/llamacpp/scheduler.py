@@ -18,7 +18,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 from freehold.domain.chat import AdapterUse
-from freehold.engines.base import CacheLayout
+from freehold.domain.engine import CacheLayout
 from freehold.engines.llamacpp import batching
 from freehold.engines.llamacpp.batching import Work
 from freehold.engines.llamacpp.pace import Pace

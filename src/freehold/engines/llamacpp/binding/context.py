@@ -11,8 +11,9 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 import numpy.typing as npt
 
+from freehold.domain.engine import CacheLayout, CacheType
 from freehold.domain.errors import EngineError, LoadFailed
-from freehold.engines.base import CacheLayout, CacheType, EngineConfig
+from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.binding.batch import BATCH_TOKENS, Batch, Entry, pointer
 from freehold.engines.llamacpp.binding.model import Model
 from freehold.engines.llamacpp.drafting import LONGEST as LONGEST_DRAFT

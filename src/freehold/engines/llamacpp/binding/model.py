@@ -9,8 +9,9 @@ from pathlib import Path
 
 import llama_cpp.llama_cpp as native
 
+from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed
-from freehold.engines.base import EngineConfig, Kernels
+from freehold.engines.base import EngineConfig
 from freehold.text.vocabulary import Vocabulary
 
 

@@ -1,0 +1,51 @@
+"""How an engine may be set up: words that plans, profiles and engines share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kernels(enum.StrEnum):
+    """Which of llama.cpp's CPU kernels are used."""
+
+    FAST = "fast"  # with AMX and repacked weights where the CPU has a use for them
+    PLAIN = "plain"  # without: the way around a build whose fast kernels crash
+
+
+class CacheLayout(enum.StrEnum):
+    """How the sequences of one context share its memory.
+
+    ``STREAMS``: each has ``context`` cells of its own. Full means: this sequence has reached
+    ``context``. ``UNIFIED``: all draw on one pool of ``cells``. Full means: together they have used
+    it up; then the newest is put aside and computed again later.
+    """
+
+    STREAMS = "streams"
+    UNIFIED = "unified"
+
+
+class CacheType(enum.StrEnum):
+    """How one number of the key-value cache is stored."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The key-value cache of one context.
+
+    ``cells`` is for `CacheLayout.UNIFIED`: tokens all sequences hold together (None: every
+    sequence can be full at once). ``host_bytes`` of ordinary memory keep the prefixes of finished
+    sequences whose place was needed.
+    """
+
+    layout: CacheLayout = CacheLayout.STREAMS
+    key_type: CacheType = CacheType.F16
+    value_type: CacheType = CacheType.F16
+    flash_attention: bool = False
+    cells: int | None = None
+    host_bytes: int = 1 << 30
