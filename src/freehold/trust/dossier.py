@@ -114,6 +114,14 @@ class Dossiers:
         gathered = gather([*known, *background(self.library.catalog)], commit, ask)
         return self.judge(gathered.releases), gathered.notes
 
+    def previews(self, references: Iterable[Reference]) -> list[Verdict]:
+        """Of models that are not here, for a listing: asks nobody."""
+        behind = background(self.library.catalog)
+        known = (known_of_reference(self.library, reference) for reference in references)
+        return [
+            self.judge(gather([*said, *behind], commit, None).releases) for said, commit in known
+        ]
+
     def template(self, model: LocalModel, dossier: Dossier) -> TemplateReport | None:
         """What can be said of its chat template; None: it has none."""
         template = model.header.chat_template

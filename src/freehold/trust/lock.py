@@ -16,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 import rfc8785
+from msgspec import UNSET, UnsetType
 
 from freehold.domain.errors import InvalidLock, RefusedFile
 from freehold.trust.facts import Release
@@ -57,6 +58,7 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ``template_sha256`` the digest of the chat template in the header (None: it has none);
     ``texts`` are licences and notices, ``templates`` the chat templates of its ancestors. The
     first of ``releases`` is the model itself. ``fetched_at`` is ISO 8601 with its offset.
+    ``derived_from`` is the digest of the file that this one was made of here, by requantising.
     """
 
     format: int = LOCK_FORMAT
@@ -71,6 +73,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     decisions: Annotated[tuple[Decision, ...], msgspec.Meta(max_length=1000)] = ()
     tool_version: Line
     fetched_at: str
+    # Left out of the bytes where it does not apply: locks made before it was known stay the same.
+    derived_from: str | UnsetType = UNSET
 
 
 class _Versioned(msgspec.Struct):
@@ -103,6 +107,7 @@ def lock_of(
         releases=releases,
         tool_version=manifest.tool_version,
         fetched_at=manifest.fetched_at,
+        derived_from=manifest.derived_from or UNSET,
     )
 
 
@@ -180,6 +185,8 @@ def _faults(lock: Lock) -> Iterator[str]:
         yield f"{lock.commit!r} is not a commit; a branch or a tag may change"
     if not _is_time(lock.fetched_at):
         yield f"{lock.fetched_at!r} is not a time"
+    if lock.derived_from is not UNSET:
+        yield from _digest_faults(lock.derived_from)
     if lock.template_sha256 is not None:
         yield from _digest_faults(lock.template_sha256)
     yield from _file_faults(lock)

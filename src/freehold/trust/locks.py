@@ -15,12 +15,15 @@ import hashlib
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freehold.domain.errors import DigestMismatch, InvalidLock, RefusedFile
 from freehold.trust import lock as locking
 from freehold.trust.lock import Lock
-from freehold.trust.signing import MAX_SIGNATURE_BYTES, Signature, decode_signature
 from freehold.weights.files import file_name, is_sha256, write_atomically
+
+if TYPE_CHECKING:
+    from freehold.trust.signing import Signature
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +74,18 @@ class Locks:
         path = self._path(reference, _SIGNATURE)
         if not path.exists():
             return None
+        # Imported only now: it brings the cryptography, and a listing needs none.
+        from freehold.trust.signing import (  # noqa: PLC0415
+            MAX_SIGNATURE_BYTES,
+            decode_signature,
+        )
+
         return decode_signature(locking.read_bounded(path, MAX_SIGNATURE_BYTES), what=str(path))
 
     def put_signature(self, reference: str, data: bytes) -> None:
         """Keep the encoded signature of that model's lock."""
+        from freehold.trust.signing import decode_signature  # noqa: PLC0415
+
         decode_signature(data)
         write_atomically(self._path(reference, _SIGNATURE), data)
 

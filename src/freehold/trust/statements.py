@@ -8,9 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-import yaml
-
-from freehold.trust import card as cards
 from freehold.trust import licence_text
 from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.weights.catalog import CatalogFile, CatalogModel
@@ -30,23 +27,28 @@ def of_repository(
     """``texts`` are its card and licence files, ``card`` the front matter as the hub read it,
     which counts where the card itself could not be had.
     """
+    # Imported only now: it brings a YAML parser, and who asks nobody reads no card.
+    from freehold.trust import card as cards  # noqa: PLC0415
+
     place = f"hf:{name}@{commit}"
     evidence = [
         licence_text.read(data).evidence(f"{place}:{path}")
         for path, data in texts.items()
         if _OF_WEIGHTS.match(path)
     ]
-    found = cards.read(texts[CARD] if CARD in texts else _written(card or {}))
+    found = cards.read(texts[CARD] if CARD in texts else _written(card or {}, cards.WANTED))
     if (found.licence, found.licence_name, found.licence_link) != (None, None, None):
         evidence.append(found.evidence(f"{place}:{CARD}"))
     return Release(name, tuple(evidence), commit, found.base_models, found.relation)
 
 
-def _written(card: Mapping[str, object]) -> bytes:
+def _written(card: Mapping[str, object], wanted: Iterable[str]) -> bytes:
     """Front matter that the hub has parsed, as a card: both are then read alike."""
+    import yaml  # noqa: PLC0415
+
     plain = {
         key: value
-        for key in cards.WANTED
+        for key in wanted
         if isinstance(value := card.get(key), str)
         or (isinstance(value, list) and all(isinstance(each, str) for each in value))
     }

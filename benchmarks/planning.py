@@ -1,0 +1,293 @@
+"""Predicted beside measured: `python -m benchmarks.planning`.
+
+Calibrates this computer, predicts speed and memory of ten points (model, quantisation, context)
+before any of these models is loaded, then measures them through our engine in its worker. Every
+point is saved at once; the same command goes on where it stopped. ``--calibrate-only`` does no
+more than the first step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import msgspec
+
+from benchmarks.weights import CACHE, ROOT, BenchmarkError, model_file, source_file
+from freehold.domain.chat import GenerateRequest
+from freehold.domain.engine import CacheConfig
+from freehold.domain.events import Finished, Timings
+from freehold.domain.sampling import Sampling
+from freehold.domain.settings import environment, resolve
+from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.build import installed
+from freehold.engines.llamacpp.client import LlamaCppEngine
+from freehold.machine.calibration import Calibration
+from freehold.machine.computer import Computer
+from freehold.machine.dissect import anatomy_of_header
+from freehold.machine.footprint import footprint, repacked_types
+from freehold.machine.probe import probe
+from freehold.machine.profile import EngineSettings
+from freehold.machine.speed import predict, time_to_first_token
+from freehold.runtime.calibration import calibrate, recall
+from freehold.weights.gguf import read_header
+from freehold.weights.progress import Silent
+
+ANSWER = 32
+# Of short and of long prompts.
+REPEATS, LONG_REPEATS, LONG = 3, 2, 1024
+MICRO_BATCH = 512
+BEGIN, END = "<!-- planning: begin -->", "<!-- planning: end -->"
+PAGE = ROOT / "docs" / "benchmarks.md"
+# Where further models are that ``freehold pull`` has fetched, by the digest of their files.
+STORES = (ROOT / ".cache" / "bench-home", ROOT / ".cache" / "test-home-gemma")
+MIDDLE = "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
+SMALL = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One file and the prompts it is measured with, in tokens."""
+
+    name: str
+    path: Path
+    prompts: tuple[int, ...]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Tokens per second, medians of the repeats."""
+
+    model: str
+    prompt: int
+    predicted_prefill: float
+    prefill: float
+    predicted_decode: float
+    decode: float
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Of prefill and decode: by how much the prediction is too high, as a share."""
+        return (
+            self.predicted_prefill / self.prefill - 1,
+            self.predicted_decode / self.decode - 1,
+        )
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes: the largest resident size of the worker whose context was full."""
+
+    model: str
+    context: int
+    predicted: int
+    peak: int
+
+
+class Results(msgspec.Struct):
+    """All that was found."""
+
+    computer: Computer
+    calibration: Calibration
+    points: list[Point] = []
+    memory: list[Memory] = []
+
+
+def subjects() -> tuple[Subject, ...]:
+    return (
+        Subject("qwen2.5-coder 0.5B Q4_K_M", source_file(), (256, 2048)),
+        Subject("qwen2.5-coder 0.5B Q8_0", model_file("q8_0"), (256, 2048)),
+        Subject("qwen2.5-coder 0.5B Q4_0", model_file("q4_0"), (256, 3072)),
+        Subject("qwen2.5-coder 1.5B Q4_K_M", _pulled(MIDDLE, "qwen2.5-coder:1.5b"), (256, 2048)),
+        Subject("gemma 3 270M Q4_K_M", _pulled(SMALL, "gemma3:270m"), (256, 2048)),
+    )
+
+
+def _pulled(digest: str, reference: str) -> Path:
+    for store in STORES:
+        if (store / "blobs" / digest).exists():
+            return store / "blobs" / digest
+    raise BenchmarkError(f"Fetch it first: FREEHOLD_HOME={STORES[0]} freehold pull {reference}")
+
+
+class Planner:
+    """What is predicted, before anything is loaded."""
+
+    def __init__(self, computer: Computer, calibration: Calibration, subject: Subject) -> None:
+        self._here = (computer, calibration)
+        self._anatomy = anatomy_of_header(read_header(subject.path))
+        self.context = max(subject.prompts) + ANSWER
+        self.settings = EngineSettings(CacheConfig(), calibration.threads, MICRO_BATCH)
+
+    def prefill(self, prompt: int) -> float:
+        computer, calibration = self._here
+        seconds = time_to_first_token(self._anatomy, calibration, computer, self.settings, prompt)
+        return prompt / seconds
+
+    def decode(self, prompt: int) -> float:
+        computer, calibration = self._here
+        depth = prompt + ANSWER // 2
+        return predict(self._anatomy, calibration, computer, self.settings, depth).decode
+
+    def memory(self) -> int:
+        kinds = repacked_types(self._here[0].processor.instruction_sets)
+        return footprint(self._anatomy, self.settings, self.context, 1, repacked=kinds).total
+
+
+async def measure(subject: Subject, planner: Planner, results: Results, save: Saver) -> None:
+    """All points of one file, in one worker."""
+    wanted = [p for p in subject.prompts if not _done(results, subject.name, p)]
+    if not wanted:
+        return
+    settings = planner.settings
+    config = EngineConfig(
+        "planning", (str(subject.path),), planner.context, 1, settings.threads, drafts=False
+    )
+    engine = LlamaCppEngine(config)
+    await engine.load()
+    try:
+        await _ask(engine, 64, "warm")
+        for prompt in wanted:
+            repeats = REPEATS if prompt < LONG else LONG_REPEATS
+            timings = [await _ask(engine, prompt, f"{prompt} {n}") for n in range(repeats)]
+            results.points.append(_point(subject.name, prompt, planner, timings))
+            save()
+        results.memory.append(
+            Memory(subject.name, planner.context, planner.memory(), _peak(engine.pid))
+        )
+        save()
+    finally:
+        await engine.close()
+
+
+def _done(results: Results, model: str, prompt: int) -> bool:
+    return any((p.model, p.prompt) == (model, prompt) for p in results.points)
+
+
+def _point(name: str, prompt: int, planner: Planner, timings: Sequence[Timings]) -> Point:
+    return Point(
+        model=name,
+        prompt=prompt,
+        predicted_prefill=planner.prefill(prompt),
+        prefill=statistics.median(prompt / each.prefill for each in timings),
+        predicted_decode=planner.decode(prompt),
+        decode=statistics.median((ANSWER - 1) / each.decode for each in timings),
+    )
+
+
+async def _ask(engine: LlamaCppEngine, prompt: int, name: str) -> Timings:
+    """Greedy, random tokens, nothing that an earlier request could have left."""
+    dice = random.Random(name)
+    request = GenerateRequest(
+        name,
+        tuple(dice.randrange(1000, 100_000) for _ in range(prompt)),
+        max_tokens=ANSWER,
+        sampling=Sampling(temperature=0, ignore_end=True),
+        cache_scope=name,
+    )
+    async for event in engine.generate(request):
+        if isinstance(event, Finished):
+            return event.timings
+    raise BenchmarkError("An answer did not end.")
+
+
+def _peak(pid: int | None) -> int:
+    """Linux's high-water mark of a process's resident memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+# The page
+
+
+def table(results: Results) -> str:
+    found, known = results.calibration, results.computer.processor
+    lines = [
+        f"Measured {found.measured_at[:10]} on {known.name}, {found.threads} threads; build "
+        f"`{found.build[:12]}`. The calibration took {found.seconds:.0f} s: "
+        f"{found.bandwidth / 1e9:.1f} GB/s read, {found.matrix_rate / 1e9:.0f} GFLOP/s, "
+        f"{found.step * 1e6:.0f} µs a step, {found.layer * 1e6:.0f} µs a layer.",
+        "",
+        "| model | prompt | prefill tok/s, predicted | measured | error | decode tok/s, predicted "
+        "| measured | error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for point in results.points:
+        prefill, decode = point.errors
+        lines.append(
+            f"| {point.model} | {point.prompt:,} | {point.predicted_prefill:.1f} "
+            f"| {point.prefill:.1f} | {prefill:+.0%} | {point.predicted_decode:.1f} "
+            f"| {point.decode:.1f} | {decode:+.0%} |"
+        )
+    near = [max(map(abs, point.errors)) <= 0.2 for point in results.points]
+    lines += [
+        "",
+        f"Both within 20 % at {sum(near)} of {len(near)} points.",
+        "",
+        "| model | context | MB, predicted | peak | error |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {it.model} | {it.context:,} | {it.predicted / 1e6:,.0f} | {it.peak / 1e6:,.0f} "
+        f"| {it.predicted / it.peak - 1:+.1%} |"
+        for it in results.memory
+    ]
+    return "\n".join(lines)
+
+
+def write_page(results: Results, page: Path = PAGE) -> None:
+    text = page.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}")
+
+
+@dataclass(frozen=True)
+class Saver:
+    results: Results
+    path: Path
+
+    def __call__(self) -> None:
+        self.path.write_bytes(msgspec.json.format(msgspec.json.encode(self.results)) + b"\n")
+
+
+async def _run(path: Path, *, fresh: bool, only: bool) -> None:
+    settings = resolve({"home": str(CACHE / "planning-home")})
+    computer, build = probe(settings.home, environment()), installed()
+    identity = build.identity if build else ""
+    known = recall(settings.home, computer.fingerprint, identity)
+    if known is None or fresh or only:
+        known = await calibrate(settings, Silent())
+    if only:
+        click.echo(msgspec.json.format(msgspec.json.encode(known)).decode())
+        return
+    results = Results(computer, known)
+    if path.exists() and not fresh:
+        results = msgspec.json.decode(path.read_bytes(), type=Results)
+    for subject in subjects():
+        planner = Planner(results.computer, results.calibration, subject)
+        await measure(subject, planner, results, Saver(results, path))
+    click.echo(table(results))
+
+
+@click.command(help=__doc__)
+@click.option("--fresh", is_flag=True, help="Calibrate and measure everything again.")
+@click.option("--calibrate-only", "only", is_flag=True)
+@click.option("--render", is_flag=True, help="Only write the page anew.")
+@click.option("--output", type=click.Path(path_type=Path), help="Keep the results there.")
+def main(fresh: bool, only: bool, render: bool, output: Path | None) -> None:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    path = output or ROOT / "benchmarks" / "results" / f"{today}-planning.json"
+    if not render:
+        asyncio.run(_run(path, fresh=fresh, only=only))
+    if not only and output is None:
+        write_page(msgspec.json.decode(path.read_bytes(), type=Results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Measures what predictions of speed need, on models made up for it, in a process of its own.
+
+Run as ``python -P -m freehold.engines.llamacpp.calibrating THREADS fast|plain``. It prints a line
+of JSON for everything it begins (`Doing`), and a `Calibration` last. Each time is the least of a
+few: company on the machine only ever adds.
+
+    fixed costs    a model of almost no weights, with few and with many layers
+    attention      a model of almost no weights, at the beginning and behind 1,536 tokens
+    formats        for each a model larger than the caches: one token, eight, and a prompt
+"""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from freehold.domain.engine import CacheConfig, CacheType, Kernels
+from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.binding import Context, Entry
+from freehold.engines.llamacpp.made_up import Shape, bare, write_made_up
+from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
+from freehold.process.inside import leave_no_core
+from freehold.text.vocabulary import start_native
+from freehold.weights.gguf_types import TensorType
+
+# The formats of the files people run, the most common first.
+TYPES = (
+    *(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0),
+    *(TensorType.Q5_K, TensorType.IQ4_NL, TensorType.BF16, TensorType.F16, TensorType.F32),
+)
+# Flash attention, the type of the cache, and the size of the heads.
+LOOKS = (
+    *((False, CacheType.F16, dim) for dim in (64, 128, 256)),
+    *((True, CacheType.F16, dim) for dim in (64, 128, 256)),
+    *((True, CacheType.BF16, dim) for dim in (64, 128)),
+    *((True, CacheType.Q8_0, dim) for dim in (64, 128)),
+)
+
+# Bytes of weights that no cache holds, whatever the processor says of its own.
+_LEAST_BYTES, _MOST_BYTES = 64 << 20, 256 << 20
+_PROMPT = 256
+_CHUNK, _DEPTH = 512, 1536
+_CELLS = 256
+_FEW_LAYERS, _MANY_LAYERS = 4, 24
+
+
+class Doing(msgspec.Struct, frozen=True, tag=True):
+    """What is measured now, and how many of all measurements are done."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How everything is run. ``folder`` is for the models."""
+
+    folder: Path
+    threads: int
+    kernels: Kernels
+
+    def open(self, shape: Shape, cache: CacheConfig) -> Timed:
+        path = self.folder / "made-up.gguf"
+        write_made_up(path, shape)
+        config = EngineConfig(
+            "made up", (str(path),), shape.context, 1, self.threads, self.kernels, cache
+        )
+        context = Context(config)
+        path.unlink()  # what is mapped stays
+        return Timed(context)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A context whose steps are timed."""
+
+    context: Context
+
+    def step(self, tokens: int, depth: int, times: int) -> float:
+        """Seconds for ``tokens`` tokens after ``depth`` others, at best."""
+        ids = np.arange(tokens, dtype=np.int32) % 200
+        best = float("inf")
+        for _ in range(times):
+            self.context.truncate(0, depth)
+            began = time.perf_counter()
+            self.context.decode([Entry(0, depth, ids, outputs=1)])
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    def fill(self, depth: int) -> None:
+        for start in range(0, depth, _CHUNK):
+            self.step(min(_CHUNK, depth - start), start, 1)
+
+
+# Memory
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes per second that so many threads read together."""
+    size = max(_LEAST_BYTES, 2 * _largest_cache()) * 2
+    data = np.ones(size, dtype=np.uint8)
+    search = ctypes.CDLL(None).memchr
+    search.restype, search.argtypes = (
+        ctypes.c_void_p,
+        (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t),
+    )
+    part = size // threads
+
+    def read(number: int) -> None:
+        search(data.ctypes.data + number * part, 0, part)
+
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(6):
+            began = time.perf_counter()
+            list(pool.map(read, range(threads)))
+            best = min(best, time.perf_counter() - began)
+    return part * threads / best
+
+
+def _largest_cache() -> int:
+    """Bytes of the largest cache Linux tells of; 0 where it tells of none."""
+    sizes = [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
+        if text.rstrip("KM").isdigit():
+            sizes.append(int(text.rstrip("KM")) * unit)
+    return max(sizes)
+
+
+def _weights_bytes() -> int:
+    return min(_MOST_BYTES, max(_LEAST_BYTES, 2 * _largest_cache()))
+
+
+# Fixed costs
+
+
+def fixed(bench: Bench) -> tuple[float, float]:
+    """Seconds of a step of one token, and what a layer adds."""
+    times = {}
+    for layers in (_FEW_LAYERS, _MANY_LAYERS):
+        timed = bench.open(bare(layers), CacheConfig())
+        times[layers] = timed.step(1, 0, 40)
+        timed.context.close()
+    layer = (times[_MANY_LAYERS] - times[_FEW_LAYERS]) / (_MANY_LAYERS - _FEW_LAYERS)
+    layer = max(0.0, layer)
+    return max(0.0, times[_FEW_LAYERS] - _FEW_LAYERS * layer), layer
+
+
+def logit() -> float:
+    """Seconds to find the largest of many logits, for each."""
+    row = np.random.default_rng(0).normal(size=1 << 17).astype(np.float32)
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        row.copy().argmax()
+        best = min(best, time.perf_counter() - began)
+    return best / len(row)
+
+
+# Attention
+
+
+def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> AttentionCost:
+    """From what a step takes longer behind many tokens than at the beginning."""
+    shape = Shape(TensorType.F32, 2, 64, 64, 8, 2, head_dim)
+    timed = bench.open(shape, CacheConfig(key_type=cache, value_type=cache, flash_attention=flash))
+    early_token = timed.step(1, 0, 40)
+    early_chunk = timed.step(_CHUNK, 0, 2)
+    timed.fill(_DEPTH)
+    late_chunk = timed.step(_CHUNK, _DEPTH - _CHUNK, 2)
+    late_token = timed.step(1, _DEPTH - 1, 40)
+    timed.context.close()
+    looks = shape.layers * shape.heads
+    return AttentionCost(
+        flash=flash,
+        cache=cache,
+        head_dim=head_dim,
+        decode=max(0.0, late_token - early_token) / (looks * (_DEPTH - _CELLS)),
+        prefill=max(0.0, late_chunk - early_chunk) / (looks * _CHUNK * (_DEPTH - _CHUNK)),
+    )
+
+
+# Formats
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is measured by the time formats are: to be taken off."""
+
+    step: float
+    layer: float
+    attention: AttentionCost
+
+
+def type_cost(bench: Bench, kind: TensorType, known: Known) -> TypeCost:
+    """Of one format, without what is not its doing."""
+    one_layer = Shape(kind, 1, 1024, 4096, 16, 4, 64, context=512)
+    layers = max(2, -(-_weights_bytes() // one_layer.bytes))
+    shape = Shape(kind, layers, 1024, 4096, 16, 4, 64, context=512)
+    timed = bench.open(shape, CacheConfig())
+    timed.step(1, 0, 1)  # maps what is not yet mapped
+    one, few = timed.step(1, 0, 7), timed.step(FEW, 0, 3)
+    many = timed.step(_PROMPT, 0, 2)
+    timed.context.close()
+    other = known.step + layers * known.layer
+    looks = layers * shape.heads * _CELLS
+
+    def rest(seconds: float, tokens: int, look: float) -> float:
+        """For each element; company on the machine may have come with what is taken off."""
+        own = seconds - other - tokens * looks * look
+        return max(own, seconds / 10) / shape.elements
+
+    decoding = known.attention.decode
+    alone = rest(one, 1, decoding)
+    # A token in company never costs more than alone.
+    return TypeCost(
+        type=kind.name,
+        one=alone,
+        few=min(rest(few, FEW, decoding), FEW * alone),
+        many=min(rest(many, _PROMPT, known.attention.prefill) / _PROMPT, alone),
+    )
+
+
+# All of it
+
+
+def calibrate(
+    threads: int,
+    kernels: Kernels,
+    tell: Callable[[Doing], None],
+    *,
+    types: Iterable[TensorType] = TYPES,
+    looks: Iterable[tuple[bool, CacheType, int]] = LOOKS,
+) -> Calibration:
+    """Measure everything. The caller fills in for which computer and build."""
+    began = time.monotonic()
+    formats, caches = tuple(types), tuple(looks)
+    total, done = 2 + len(caches) + len(formats), 0
+
+    def doing(what: str) -> None:
+        nonlocal done
+        tell(Doing(what, done, total))
+        done += 1
+
+    with tempfile.TemporaryDirectory(prefix="freehold-calibration-") as folder:
+        bench = Bench(Path(folder), threads, kernels)
+        doing("memory")
+        read = bandwidth(threads)
+        doing("steps")
+        step, layer = fixed(bench)
+        attentions = []
+        for flash, cache, head_dim in caches:
+            doing(f"attention with heads of {head_dim}, {cache.value} cache")
+            attentions.append(attention(bench, flash, cache, head_dim))
+        known = Known(step, layer, attentions[0])
+        costs = []
+        for kind in formats:
+            doing(f"weights of type {kind.name}")
+            costs.append(type_cost(bench, kind, known))
+    return Calibration(
+        computer="",
+        build="",
+        measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=time.monotonic() - began,
+        threads=threads,
+        # Weights that were read faster than the plain reading prove more to be possible.
+        bandwidth=max(read, *(_bytes_per_element(cost) / cost.one for cost in costs)),
+        matrix_rate=max(2 / cost.many for cost in costs),
+        step=step,
+        layer=layer,
+        logit=logit(),
+        types=tuple(costs),
+        attention=tuple(attentions),
+    )
+
+
+def _bytes_per_element(cost: TypeCost) -> float:
+    kind = TensorType[cost.type]
+    return kind.block_bytes / kind.block_size
+
+
+def main(threads: str, kernels: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    leave_no_core()
+    start_native()
+
+    def tell(doing: Doing) -> None:
+        print(msgspec.json.encode(doing).decode(), flush=True)
+
+    found = calibrate(int(threads), Kernels(kernels), tell)
+    print(msgspec.json.encode(found).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,236 @@
+"""How fast a model will answer, predicted from what it is made of. Pure arithmetic.
+
+A step's time is a sum:
+
+    every step + every layer + weights, by type + attention, by head size and cells + logits
+
+With a calibration every summand was measured here; without one, and for graphics processors, it
+is bytes by bandwidth and operations by rate, from nameplates. `Speed.basis` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from freehold.machine.anatomy import Anatomy, Layer, Weights
+from freehold.machine.calibration import Calibration
+from freehold.machine.computer import Computer
+from freehold.machine.footprint import CELLS, cache_per_token
+from freehold.machine.placement import Placement
+from freehold.machine.prices import Prices, card_prices, measured_prices, usual_prices
+from freehold.machine.profile import EngineSettings
+from freehold.weights.gguf_types import padded
+
+# How far off a prediction may be, as a share of it: with everything measured, with some of it
+# measured, and from nameplates.
+MEASURED_BAND, PARTLY_BAND, NAMEPLATE_BAND = 0.2, 0.4, 0.6
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Predicted tokens per second: ``decode`` of all sequences together, each of which holds
+    ``depth`` tokens; ``prefill`` of the next micro-batch of a prompt, after ``depth`` tokens.
+
+    The truth should lie within ``band`` of it, as a share. ``basis`` says in words why.
+    """
+
+    decode: float
+    prefill: float
+    depth: int
+    sequences: int
+    band: float
+    basis: str
+
+    @property
+    def each(self) -> float:
+        """Tokens per second that one sequence decodes."""
+        return self.decode / self.sequences
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Layers that run in one place, one after the other."""
+
+    prices: Prices
+    layers: tuple[Layer, ...]
+    output: bool
+
+
+def predict(
+    anatomy: Anatomy,
+    calibration: Calibration | None,
+    computer: Computer,
+    settings: EngineSettings,
+    depth: int,
+    sequences: int = 1,
+    placement: Placement | None = None,
+) -> Speed:
+    """``placement``: which layers are on graphics processors; None: none are."""
+    model = _Model(anatomy, settings, _segments(anatomy, calibration, computer, placement))
+    step = model.step(sequences, depth)
+    batch = max(1, settings.micro_batch)
+    band, notes = _trust(model, calibration, settings)
+    moved = bytes_moved(anatomy, settings, depth, sequences)
+    return Speed(
+        decode=sequences / step,
+        prefill=batch / model.chunk(batch, depth),
+        depth=depth,
+        sequences=sequences,
+        band=band,
+        basis=_basis(moved, step, calibration, notes, bool(placement and placement.cards)),
+    )
+
+
+def time_to_first_token(
+    anatomy: Anatomy,
+    calibration: Calibration | None,
+    computer: Computer,
+    settings: EngineSettings,
+    prompt: int,
+    placement: Placement | None = None,
+) -> float:
+    """Seconds from the first to the last token of a prompt that is read alone, with nothing of
+    it cached."""
+    model = _Model(anatomy, settings, _segments(anatomy, calibration, computer, placement))
+    batch = max(1, settings.micro_batch)
+    starts = range(0, max(1, prompt), batch)
+    seconds = sum(model.chunk(min(batch, max(1, prompt) - start), start) for start in starts)
+    return seconds + model.logits(1)
+
+
+def bytes_moved(anatomy: Anatomy, settings: EngineSettings, depth: int, sequences: int) -> int:
+    """What a decoding step reads: weights once, and every sequence's cache and state."""
+    weights = sum(w.bytes for w in anatomy.read(sequences)) + anatomy.output.bytes
+    each = cache_per_token(anatomy.layers, settings.cache) * depth
+    each += sum(layer.state for layer in anatomy.layers)
+    return weights + sequences * each
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model where it runs."""
+
+    anatomy: Anatomy
+    settings: EngineSettings
+    segments: tuple[_Segment, ...]
+
+    def step(self, sequences: int, depth: int) -> float:
+        """Seconds of a step in which each of so many sequences decodes one token."""
+        share = self.anatomy.share_of_experts(sequences)
+        cells = padded(depth + 1, CELLS)
+        total = self.logits(sequences)
+        for segment in self.segments:
+            prices = segment.prices
+            total += prices.step + prices.layer * len(segment.layers)
+            for layer in segment.layers:
+                total += _matrices(prices, layer.weights, sequences, 1.0)
+                total += _matrices(prices, layer.experts, self._met(sequences), share)
+                total += 2 * sequences * layer.state / prices.bandwidth
+                if layer.attention is not None:
+                    cost = prices.attention(layer.attention, self.settings.cache)
+                    total += sequences * cells * cost.decode
+        return total
+
+    def _met(self, tokens: int) -> int:
+        """How many of a step's tokens an expert meets that meets any."""
+        share = self.anatomy.share_of_experts(tokens)
+        used = self.anatomy.experts_used / max(1, self.anatomy.experts)
+        return max(1, round(tokens * used / share)) if share else 1
+
+    def chunk(self, tokens: int, depth: int) -> float:
+        """Seconds to read so many tokens of a prompt after ``depth`` others."""
+        share = self.anatomy.share_of_experts(tokens)
+        cells = padded(depth + tokens, CELLS)
+        total = 0.0
+        for segment in self.segments:
+            prices = segment.prices
+            total += prices.step + prices.layer * len(segment.layers)
+            for layer in segment.layers:
+                total += _matrices(prices, layer.weights, tokens, 1.0)
+                total += _matrices(prices, layer.experts, self._met(tokens), share)
+                if layer.attention is not None:
+                    cost = prices.attention(layer.attention, self.settings.cache)
+                    total += tokens * cells * cost.prefill
+        return total
+
+    def logits(self, rows: int) -> float:
+        prices = next(segment.prices for segment in self.segments if segment.output)
+        product = _matrices(prices, (self.anatomy.output,), rows, 1.0)
+        return product + rows * self.anatomy.vocabulary * prices.logit
+
+
+def _matrices(prices: Prices, parts: Sequence[Weights], tokens: int, share: float) -> float:
+    return sum(share * part.elements * prices.matrix(part.type, tokens) for part in parts)
+
+
+def _segments(
+    anatomy: Anatomy,
+    calibration: Calibration | None,
+    computer: Computer,
+    placement: Placement | None,
+) -> tuple[_Segment, ...]:
+    """The first layers are the processor's; then each card has its share, the output last."""
+    own = measured_prices(calibration) if calibration else usual_prices(computer.processor)
+    cards = placement.cards if placement else ()
+    offloaded = sum(card.layers for card in cards)
+    first = len(anatomy.layers) + 1 - offloaded
+    segments = [_Segment(own, anatomy.layers[:first], output=not offloaded)]
+    for card in cards:
+        prices = card_prices(computer.gpus[card.index])
+        last = first + card.layers
+        output = last > len(anatomy.layers)
+        segments.append(_Segment(prices, anatomy.layers[first:last], output))
+        first = last
+    return tuple(segments)
+
+
+def _trust(
+    model: _Model, calibration: Calibration | None, settings: EngineSettings
+) -> tuple[float, tuple[str, ...]]:
+    """The band, and what widens it."""
+    if calibration is None or len(model.segments) > 1:
+        return NAMEPLATE_BAND, ()
+    notes = tuple(_unmeasured(model, calibration, settings))
+    return (PARTLY_BAND if notes else MEASURED_BAND), notes
+
+
+def _unmeasured(model: _Model, calibration: Calibration, settings: EngineSettings) -> Iterator[str]:
+    prices = model.segments[0].prices
+    kinds = {w.type for w in (*model.anatomy.read(), model.anatomy.output)}
+    unknown = sorted(kind.name for kind in kinds if not prices.measured(kind))
+    if unknown:
+        yield f"{', '.join(unknown)} taken to be as slow as the slowest format measured"
+    if not prices.knows_attention(settings.cache):
+        yield "attention with this kind of cache not measured"
+    if settings.threads != calibration.threads:
+        yield f"measured with {calibration.threads} threads, not {settings.threads}"
+    if not settings.repack:
+        yield "measured with repacked weights"
+    if any(layer.state for layer in model.anatomy.layers):
+        yield "recurrent layers counted by their bytes"
+    if not model.anatomy.exact:
+        yield "the model's numbers from its catalogue row"
+
+
+def _basis(
+    moved: int,
+    step: float,
+    calibration: Calibration | None,
+    notes: tuple[str, ...],
+    cards: bool,
+) -> str:
+    read = f"{moved / 1e6:,.0f} MB read a step"
+    if calibration is None or cards:
+        rate = (
+            f"{moved / step / 1e9:,.0f} GB/s, from nameplates and what is usually reached of them"
+        )
+        return f"{read} at {rate}; nothing of it is measured"
+    share = moved / step / calibration.bandwidth
+    return "; ".join(
+        (
+            f"{read} at {share:.0%} of the {calibration.bandwidth / 1e9:,.1f} GB/s measured "
+            f"{calibration.measured_at[:10]}, by costs measured for each format",
+            *notes,
+        )
+    )

@@ -1,0 +1,118 @@
+"""What a plan is made from, collected: this store's models, the catalogue, verdicts, profiles."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from freehold.domain.errors import RefusedFile
+from freehold.machine.candidates import Candidate, Local, of_local, of_row
+from freehold.machine.profile import Profile
+from freehold.runtime.profiles import Here, Profiles
+from freehold.trust.dossier import Dossiers
+from freehold.weights.catalog import CatalogModel
+from freehold.weights.gguf import read_header
+from freehold.weights.gguf_header import GgufHeader, TensorInfo
+from freehold.weights.library import Library, parts_beside
+from freehold.weights.reference import NameReference, PathReference, parse
+from freehold.weights.registry import Manifest
+from freehold.weights.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """One store and its catalogue, as candidates. Headers are read; nothing is hashed or fetched,
+    and nobody is asked."""
+
+    library: Library
+    dossiers: Dossiers
+    here: Here
+
+    @classmethod
+    def open(cls, library: Library, here: Here) -> Stock:
+        """``here`` is what profiles must have been measured on to count."""
+        return cls(library, Dossiers.open(library), here)
+
+    def all(self) -> tuple[Candidate, ...]:
+        """Models that are here, and rows that are not. A file that is damaged is left out: it is
+        `verify-files` that says so."""
+        manifests = self.library.registry.all()
+        verdicts = self.dossiers.verdicts(manifests)
+        found = []
+        for manifest, verdict in zip(manifests, verdicts, strict=True):
+            try:
+                found.append(of_local(self._stored(manifest), verdict))
+            except RefusedFile as error:
+                log.warning("%s is left out: %s", manifest.reference, error)
+        present = {manifest.reference for manifest in manifests}
+        rows = [row for row in self.library.catalog.models if row.reference not in present]
+        return (*found, *self._of_rows(rows))
+
+    def one(self, text: str) -> Candidate:
+        """Raises `ModelNotPulled` for what neither this store nor the catalogue describes, and
+        `UnknownModel`, `InvalidReference` or `RefusedFile`."""
+        reference = self.library.reference(text)
+        if isinstance(reference, PathReference):
+            return of_local(self._outside(reference.path), None)
+        row = self.library.row(reference)
+        if row is not None and not self.library.is_local(reference):
+            return self._of_rows([row])[0]
+        manifest = self.library.registry.get(str(reference))
+        (verdict,) = self.dossiers.verdicts([manifest])
+        return of_local(self._stored(manifest), verdict)
+
+    def profile(self, digest: str | None) -> Profile | None:
+        """What was measured of these weights, if it holds here."""
+        if not digest:
+            return None
+        profile = Profiles(self.library.settings.home).get(digest)
+        return profile if profile is not None and not self.here.objection(profile) else None
+
+    def _of_rows(self, rows: Sequence[CatalogModel]) -> list[Candidate]:
+        verdicts = self.dossiers.previews(NameReference(row.name, row.tag) for row in rows)
+        return [of_row(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+
+    def _stored(self, manifest: Manifest) -> Local:
+        """As it is run: where a profile has weights of its own, those."""
+        store = self.library.store
+        digest = manifest.files[0].sha256
+        listed = self.library.catalog.with_digest(digest)
+        row = listed[0] if listed else self.library.row(parse(manifest.reference))
+        headers = [read_header(store.blob_path(file.sha256)) for file in manifest.files]
+        source = manifest.derived_from
+        profile = self.profile(digest)
+        if profile is not None and profile.weights != digest and store.has(profile.weights):
+            headers, source = [read_header(store.blob_path(profile.weights))], digest
+        return Local(
+            reference=manifest.reference,
+            digest=digest,
+            size=sum(header.file_size for header in headers),
+            header=headers[0],
+            tensors=_tensors(headers),
+            row=row,
+            source_bits=_bits(store, source),
+        )
+
+    def _outside(self, path: Path) -> Local:
+        parts = parts_beside(path)
+        headers = [read_header(part) for part in parts]
+        known = self.library.store.path_record(parts[0])
+        digest = known.sha256 if known is not None and known.still_describes(parts[0]) else ""
+        size = sum(header.file_size for header in headers)
+        return Local(str(path), digest, size, headers[0], _tensors(headers))
+
+
+def _tensors(headers: Iterable[GgufHeader]) -> tuple[TensorInfo, ...]:
+    return tuple(tensor for header in headers for tensor in header.tensors)
+
+
+def _bits(store: Store, digest: str | None) -> float | None:
+    """Bits per weight of what a model was made from; None: nothing, or it is gone."""
+    if digest is None or not store.has(digest):
+        return None
+    header = read_header(store.blob_path(digest))
+    return 8 * header.data_size / max(1, header.parameter_count)

@@ -1,0 +1,83 @@
+"""What a calibration says between its measurements, how it is kept, and that it can be made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from freehold.domain.engine import CacheType
+from freehold.machine.calibration import Calibration
+from freehold.runtime.calibration import recall
+from tests.support.models_on_paper import calibration
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "decode"), [(64, 1e-8), (96, 1.5e-8), (128, 2e-8), (192, 3e-8)]
+)
+def test_attention_lies_on_a_line_between_the_head_sizes(head_dim: int, decode: float) -> None:
+    found = calibration().of_attention(False, CacheType.F16, head_dim)
+    assert found is not None
+    assert found.decode == pytest.approx(decode)
+
+
+def test_what_was_not_measured_is_not_made_up() -> None:
+    assert calibration().of_attention(True, CacheType.F16, 64) is None
+    assert calibration().of_type("Q2_K") is None
+
+
+def keep(home: Path, known: Calibration) -> Path:
+    path = home / "state" / "calibration.json"
+    path.parent.mkdir()
+    path.write_bytes(msgspec.json.encode(known))
+    return path
+
+
+def test_a_calibration_holds_for_its_computer_and_build(tmp_path: Path) -> None:
+    known = calibration()
+    assert recall(tmp_path, "paper", "paper") is None
+    path = keep(tmp_path, known)
+    assert recall(tmp_path, "paper", "paper") == known
+    assert recall(tmp_path, "another", "paper") is None
+    assert recall(tmp_path, "paper", "another") is None
+    path.write_bytes(path.read_bytes()[:-20])
+    assert recall(tmp_path, "paper", "paper") is None
+
+
+_SHORT = """
+import msgspec, sys
+from freehold.domain.engine import CacheType, Kernels
+from freehold.engines.llamacpp import calibrating
+from freehold.text.vocabulary import start_native
+from freehold.weights.gguf_types import TensorType
+calibrating._MOST_BYTES = calibrating._LEAST_BYTES
+start_native()
+said = []
+found = calibrating.calibrate(
+    2, Kernels.FAST, said.append, types=(TensorType.Q8_0,),
+    looks=((False, CacheType.F16, 64),),
+)
+assert [each.done for each in said] == list(range(said[0].total))
+print(msgspec.json.encode(found).decode())
+"""
+
+
+@pytest.mark.native
+def test_what_is_measured_makes_sense() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORT], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = msgspec.convert(json.loads(done.stdout.splitlines()[-1]), Calibration)
+    (cost,), (look,) = found.types, found.attention
+    assert 0 < cost.one < cost.few < 8 * cost.one * 8
+    assert 0 < cost.many < cost.few
+    assert 1e9 < found.bandwidth < 5e12
+    assert found.matrix_rate == pytest.approx(2 / cost.many)
+    assert look.decode > 0
+    assert look.prefill > 0
+    assert found.layer > 0

@@ -1,0 +1,115 @@
+"""Predicted speed: sums that can be checked by hand, and what must hold for any numbers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.domain.engine import CacheConfig, CacheType
+from freehold.machine.computer import Gpu, GpuKind
+from freehold.machine.dissect import anatomy_of_header
+from freehold.machine.placement import OnCard, Placement
+from freehold.machine.profile import EngineSettings
+from freehold.machine.roofline import roofline
+from freehold.machine.speed import MEASURED_BAND, bytes_moved, predict, time_to_first_token
+from tests.support.models_on_paper import COMPUTER, calibration, dense
+
+SETTINGS = EngineSettings(CacheConfig(), 4, 512)
+MODEL = anatomy_of_header(dense())
+
+
+def test_a_step_is_the_sum_of_what_was_measured() -> None:
+    known = calibration()
+    matrices = sum(w.elements for layer in MODEL.layers for w in layer.weights)
+    step = known.step + 4 * known.layer
+    step += (matrices + MODEL.output.elements) * 34 / 32 / 20e9
+    step += 2048 * known.logit
+    step += 4 * 8 * 2304 * 1e-8  # layers, heads, cells in blocks of 256
+    found = predict(MODEL, known, COMPUTER, SETTINGS, depth=2048)
+    assert found.decode == pytest.approx(1 / step)
+    assert found.each == found.decode
+    assert found.band == MEASURED_BAND
+    assert "20.0 GB/s measured 2026-11-24" in found.basis
+
+
+def test_a_prompt_takes_its_chunks_one_after_the_other() -> None:
+    known = calibration()
+    matrices = sum(w.elements for layer in MODEL.layers for w in layer.weights)
+    seconds = 0.0
+    for tokens, cells in ((512, 512), (512, 1024), (176, 1280)):
+        seconds += known.step + 4 * known.layer + tokens * matrices * 1e-11
+        seconds += 4 * 8 * tokens * cells * 4e-9
+    seconds += MODEL.output.elements * 34 / 32 / 20e9 + 2048 * known.logit
+    assert time_to_first_token(MODEL, known, COMPUTER, SETTINGS, 1200) == pytest.approx(seconds)
+
+
+def test_what_was_not_measured_widens_the_band_and_is_said() -> None:
+    others = EngineSettings(
+        CacheConfig(key_type=CacheType.Q8_0, value_type=CacheType.Q8_0, flash_attention=True),
+        2,
+        512,
+        repack=False,
+    )
+    found = predict(MODEL, calibration(), COMPUTER, others, depth=0)
+    assert found.band > MEASURED_BAND
+    for words in ("cache not measured", "4 threads, not 2", "repacked"):
+        assert words in found.basis
+
+
+def test_without_a_calibration_nothing_is_called_measured() -> None:
+    found = predict(MODEL, None, COMPUTER, SETTINGS, depth=0)
+    assert found.band > 0.5
+    assert "nothing of it is measured" in found.basis
+
+
+def test_layers_on_a_card_are_read_at_the_card_s_speed() -> None:
+    card = Gpu("card", GpuKind.CUDA, 24 << 30, 24 << 30, bandwidth=1e12)
+    computer = type(COMPUTER)(
+        COMPUTER.system, COMPUTER.processor, COMPUTER.memory, COMPUTER.disk, (card,)
+    )
+
+    def decode(layers: int) -> float:
+        placed = Placement(5, (OnCard(0, "card", layers, 1, 2),) if layers else (), 0, 0)
+        return predict(MODEL, None, computer, SETTINGS, 0, placement=placed).decode
+
+    speeds = [decode(layers) for layers in range(6)]
+    assert speeds == sorted(speeds)
+    read = sum(w.bytes for layer in MODEL.layers for w in layer.weights) + MODEL.output.bytes
+    assert speeds[-1] == pytest.approx(1e12 * 0.6 / read, rel=0.2)
+
+
+@given(
+    st.integers(0, 30_000),
+    st.integers(0, 3000),
+    st.integers(1, 63),
+    st.floats(1, 10),
+    st.booleans(),
+)
+def test_more_to_do_and_a_slower_machine_never_make_it_faster(
+    depth: int, more: int, sequences: int, slower: float, measured: bool
+) -> None:
+    known = calibration() if measured else None
+    found = predict(MODEL, known, COMPUTER, SETTINGS, depth, sequences)
+    deeper = predict(MODEL, known, COMPUTER, SETTINGS, depth + more, sequences)
+    fuller = predict(MODEL, known, COMPUTER, SETTINGS, depth, sequences + 1)
+    assert deeper.decode <= found.decode
+    assert deeper.prefill <= found.prefill
+    assert fuller.each <= found.each * (1 + 1e-9)
+    if measured:
+        slow = predict(MODEL, calibration(slower), COMPUTER, SETTINGS, depth, sequences)
+        assert slow.decode == pytest.approx(found.decode / slower)
+        assert slow.prefill == pytest.approx(found.prefill / slower)
+
+
+def test_a_roofline_is_the_share_of_what_is_possible() -> None:
+    known = calibration()
+    limit = known.bandwidth / bytes_moved(MODEL, SETTINGS, 1000, 4) * 4
+    found = roofline(
+        *(MODEL, known, SETTINGS), depth=1000, sequences=4, decode=limit / 2, prefill=1
+    )
+    assert found.decode == pytest.approx(0.5)
+    matrices = sum(w.elements for layer in MODEL.layers for w in layer.weights)
+    looks = 4 * 8 * 128 * (1000 + 256)
+    assert found.prefill == pytest.approx(2 * (matrices + looks) / 200e9)
+    assert found.text.startswith("decode at 50%")
