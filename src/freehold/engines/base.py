@@ -15,7 +15,7 @@ import contextlib
 import enum
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.engine import CacheConfig, Kernels
@@ -54,6 +54,7 @@ class Capabilities:
 class EngineConfig:
     """How to load one model: its files in order. ``context`` is tokens per sequence.
 
+    ``micro_batch`` is how many tokens the model's graph is computed over at a time, at most.
     ``latency`` is the inter-token latency, in seconds, that reading other prompts must respect.
     ``drafts`` allows guessing tokens from what was said before (never changes an answer).
     """
@@ -65,6 +66,7 @@ class EngineConfig:
     threads: int
     kernels: Kernels = Kernels.FAST
     cache: CacheConfig = field(default_factory=CacheConfig)
+    micro_batch: int = 512
     latency: float = 0.5
     drafts: bool = True
 
@@ -146,6 +148,16 @@ def require_possible(request: GenerateRequest, capabilities: Capabilities) -> No
         raise InvalidRequest("The prompt is empty.", field="messages")
     if len(request.prompt) >= capabilities.context:
         raise PromptTooLong.counted(prompt_tokens=len(request.prompt), context=capabilities.context)
+
+
+@runtime_checkable
+class Progressive(Protocol):
+    """An engine that tells how far it has come with loading."""
+
+    @property
+    def progress(self) -> float | None:
+        """From 0 to 1; None where it is not known yet."""
+        ...
 
 
 class Engine(Protocol):

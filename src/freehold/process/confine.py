@@ -5,7 +5,8 @@ that forbids it. A child runs all the same, and says which layers it has.
 
     network   seccomp: no socket but UNIX ones, no way to address a peer (the wire was
               inherited), no io_uring, no reaching into another process
-    files     Landlock: read everything, write and execute nothing
+    files     Landlock: read everything, execute nothing, write nothing but the file a child is
+              there to write
 """
 
 from __future__ import annotations
@@ -61,13 +62,16 @@ class Confinement(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def confine() -> Confinement:
+def confine(writable: tuple[Path, ...] = ()) -> Confinement:
     """Confine this process, once and for good. Never fails: see the layers.
+
+    ``writable`` are the files, already there, that the process is to write.
 
     Landlock binds only the calling thread and those it starts, so call this before there
     are others.
     """
-    return Confinement(files=_layer(_no_writing), network=_layer(_no_egress))
+    files = _layer(lambda machine: _no_writing(machine, writable))
+    return Confinement(files=files, network=_layer(_no_egress))
 
 
 @functools.cache
@@ -99,10 +103,10 @@ def _filter(machine: Machine, rules: tuple[Rule, ...]) -> Layer:
     return Layer(True, "seccomp")
 
 
-def _no_writing(machine: Machine) -> Layer:
+def _no_writing(machine: Machine, writable: tuple[Path, ...]) -> Layer:
     others = _threads() - 1
     try:
-        version = landlock.restrict(machine)
+        version = landlock.restrict(machine, writable)
     except OSError as error:
         if error.errno == errno.ENOSYS:
             return Layer(False, "this kernel has no Landlock")

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from freehold.process.confine import confine
 
@@ -41,19 +42,22 @@ def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def give_up_the_rest() -> None:
+def give_up_the_rest(writable: tuple[Path, ...] = ()) -> None:
     """The network and writing to files, as far as the system lets a process give them up."""
-    confined = confine()
+    confined = confine(writable)
     for what, layer in (("network", confined.network), ("files", confined.files)):
         if not layer.active:
             log.warning("Not confined (%s): %s.", what, layer.detail)
 
 
-def settle_in(argument: str) -> socket.socket:
-    """All of the above, in order; returns the socket. Call it while there is one thread."""
+def settle_in(argument: str, writable: tuple[Path, ...] = ()) -> socket.socket:
+    """All of the above, in order; returns the socket. Call it while there is one thread.
+
+    ``writable`` are files, already there, that the child is to write.
+    """
     die_with_parent()
     leave_no_core()
-    give_up_the_rest()
+    give_up_the_rest(writable)
     return connect(argument)
 
 

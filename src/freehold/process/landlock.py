@@ -1,8 +1,9 @@
 """Landlock: a process gives up what it will not do to files (Linux 5.13 and later).
 
 Everything may be read. Nothing may be written, made, renamed, removed or executed, but for the
-devices a computation writes to. Where the kernel can, TCP goes too, and so do signals and
-abstract UNIX sockets across the border. What was open before stays as it was opened.
+devices a computation writes to, and the files a child is there to write. Where the kernel can, TCP
+goes too, and so do signals and abstract UNIX sockets across the border. What was open before stays
+as it was opened.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ _BIND_AND_CONNECT_TCP = 0b11
 _ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 
 # Right -> the version of Landlock that knows it.
-_FILES = ((1, _EXECUTE | _WRITE_FILE | _REMOVE_AND_MAKE), (2, _REFER), (3, _TRUNCATE))
+_TRUNCATE_SINCE = 3
+_FILES = (
+    (1, _EXECUTE | _WRITE_FILE | _REMOVE_AND_MAKE),
+    (2, _REFER),
+    (_TRUNCATE_SINCE, _TRUNCATE),
+)
 _TCP_SINCE = 4
 _SCOPES_SINCE = 6
 
@@ -45,10 +51,10 @@ def version(machine: Machine) -> int:
     )
 
 
-def restrict(machine: Machine) -> int:
+def restrict(machine: Machine, writable: tuple[Path, ...] = ()) -> int:
     """Give up writing, on this thread and those it starts; returns Landlock's version.
 
-    Raises `OSError`.
+    The files in ``writable``, which must exist, can still be written and cut. Raises `OSError`.
     """
     known = version(machine)
     rules = _RULESET.pack(
@@ -64,7 +70,10 @@ def restrict(machine: Machine) -> int:
     try:
         for pattern in _DEVICES:
             for path in Path("/dev").glob(pattern):
-                _let_write(machine, ruleset, path)
+                _let(machine, ruleset, path, _WRITE_FILE)
+        for path in writable:
+            rights = _WRITE_FILE | (_TRUNCATE if known >= _TRUNCATE_SINCE else 0)
+            _let(machine, ruleset, path, rights)
         gain_no_privileges()
         call(machine, "landlock_restrict_self", *(ctypes.c_int(ruleset), ctypes.c_uint32(0)))
     finally:
@@ -72,14 +81,14 @@ def restrict(machine: Machine) -> int:
     return known
 
 
-def _let_write(machine: Machine, ruleset: int, path: Path) -> None:
+def _let(machine: Machine, ruleset: int, path: Path, rights: int) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         call(
             machine,
             "landlock_add_rule",
             *(ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH)),
-            *(_BENEATH.pack(_WRITE_FILE, descriptor), ctypes.c_uint32(0)),
+            *(_BENEATH.pack(rights, descriptor), ctypes.c_uint32(0)),
         )
     finally:
         os.close(descriptor)

@@ -102,7 +102,7 @@ class Library:
         """A name without a tag that exactly one stored model bears."""
         stored = [
             known
-            for manifest in self.registry.all()
+            for manifest in self.registry.models()
             if (known := _short_name(manifest.reference)) is not None
         ]
         same = [known for known in stored if known.name == reference.name]

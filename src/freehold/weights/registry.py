@@ -82,6 +82,10 @@ class Registry:
         found = (_read(path) for path in sorted(self._folder.glob("*.json")))
         return tuple(manifest for manifest in found if manifest is not None)
 
+    def models(self) -> tuple[Manifest, ...]:
+        """Those that somebody asked for: without what `freehold tune` made of them."""
+        return tuple(manifest for manifest in self.all() if manifest.derived_from is None)
+
     def remove(self, reference: str) -> None:
         self._path(reference).unlink(missing_ok=True)
 

@@ -45,6 +45,7 @@ from freehold.engines.llamacpp.messages import (
     Inspected,
     Load,
     Loaded,
+    Loading,
     Ready,
     Refused,
     RemoveAdapter,
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _GENERATING = frozenset(Capability) - {Capability.EMBED}
+WORKER = "freehold.engines.llamacpp.worker"
 START_SECONDS = 60.0
 # A client that has not read for this long has gone, whatever its socket says.
 STALL_SECONDS = 120.0
@@ -102,10 +104,11 @@ class _Stream:
 
 
 class LlamaCppEngine:
-    """One worker process and the requests inside it."""
+    """One worker process and the requests inside it. ``module`` is what runs there."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, module: str = WORKER) -> None:
         self._config = config
+        self._module = module
         self._child: Child[FromWorker] | None = None
         self._streams: dict[str, _Stream] = {}
         self._embeddings: dict[str, asyncio.Queue[Embedded | EngineCrashed]] = {}
@@ -113,6 +116,7 @@ class LlamaCppEngine:
         self._inspections: list[asyncio.Future[Inspected]] = []
         self._reader: asyncio.Task[None] | None = None
         self._capabilities: Capabilities | None = None
+        self._progress: float | None = None
         self._dead: EngineCrashed | None = None
         self._closing = False
 
@@ -130,9 +134,13 @@ class LlamaCppEngine:
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None else None
 
+    @property
+    def progress(self) -> float | None:
+        return self._progress
+
     async def load(self) -> None:
         child = await Child[FromWorker].start(
-            f"worker {self._config.model}", "freehold.engines.llamacpp.worker", incoming=FromWorker
+            f"worker {self._config.model}", self._module, incoming=FromWorker
         )
         self._child = child
         try:
@@ -141,7 +149,8 @@ class LlamaCppEngine:
             if not isinstance(first, Ready):
                 raise await self._load_crashed(child)
             child.channel.send_soon(Load(self._config))
-            reply = await child.channel.receive()
+            while isinstance(reply := await child.channel.receive(), Loading):
+                self._progress = reply.progress
         except (TimeoutError, WireError) as error:
             await child.discard()
             raise LoadFailed("The worker process did not start properly.") from error

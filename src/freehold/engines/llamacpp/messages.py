@@ -35,6 +35,12 @@ class Load(Message, frozen=True):
     config: EngineConfig
 
 
+class Loading(Message, frozen=True):
+    """How much of the weights has been read, from 0 to 1."""
+
+    progress: float
+
+
 class Loaded(Message, frozen=True):
     """``context`` is what each sequence really has: never more than the model was trained for.
 
@@ -185,4 +191,4 @@ class Step(Message, frozen=True):
 
 
 FromGateway = Load | Generate | Embed | Cancel | AddAdapter | RemoveAdapter | Inspect
-FromWorker = Ready | Loaded | Refused | Step | Embedded | AdapterReply | Inspected
+FromWorker = Ready | Loading | Loaded | Refused | Step | Embedded | AdapterReply | Inspected

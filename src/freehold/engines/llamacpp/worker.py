@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from freehold.domain.errors import FreeholdError, LoadFailed
@@ -19,7 +20,14 @@ from freehold.engines.llamacpp.binding import Context, Model, NoCache
 from freehold.engines.llamacpp.embedding import Embedder, EmbeddingLoop
 from freehold.engines.llamacpp.inbox import Closed, Inbox
 from freehold.engines.llamacpp.loop import Loop
-from freehold.engines.llamacpp.messages import FromGateway, Load, Loaded, Ready, Refused
+from freehold.engines.llamacpp.messages import (
+    FromGateway,
+    Load,
+    Loaded,
+    Loading,
+    Ready,
+    Refused,
+)
 from freehold.engines.llamacpp.outbox import Outbox
 from freehold.process.frames import Channel, WireError
 from freehold.process.inside import leave_now, settle_in
@@ -78,9 +86,11 @@ class Opened:
             EmbeddingLoop(self.embedder, inbox, outbox).run()
 
 
-def open_model(config: EngineConfig, outbox: Outbox) -> Opened:
-    """Raises `LoadFailed`."""
-    model = Model(config)
+def open_model(
+    config: EngineConfig, outbox: Outbox, heard: Callable[[float], None] | None = None
+) -> Opened:
+    """``heard`` as in `Model`. Raises `LoadFailed`."""
+    model = Model(config, heard)
     try:
         context = Context(config, model)
     except NoCache:
@@ -108,7 +118,7 @@ def main() -> None:
     inbox = Inbox()
     outbox = Outbox()
     try:
-        opened = open_model(first.config, outbox)
+        opened = open_model(first.config, outbox, lambda done: channel.send(Loading(progress=done)))
     except FreeholdError as error:
         channel.send(Refused(message=error.message, hint=error.hint))
         return

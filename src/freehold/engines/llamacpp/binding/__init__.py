@@ -14,6 +14,7 @@ from freehold.engines.llamacpp.binding.context import (
 )
 from freehold.engines.llamacpp.binding.embedding import EmbeddingContext, Vector
 from freehold.engines.llamacpp.binding.model import Model, Pooling, system_info
+from freehold.engines.llamacpp.binding.quantise import quantise
 
 __all__ = [
     "BATCH_TOKENS",
@@ -27,5 +28,6 @@ __all__ = [
     "NoRoom",
     "Pooling",
     "Vector",
+    "quantise",
     "system_info",
 ]

@@ -99,7 +99,8 @@ class Context:
         cache = config.cache
         parameters = native.llama_context_default_params()
         parameters.n_ctx = self.cells
-        parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
+        parameters.n_batch = BATCH_TOKENS
+        parameters.n_ubatch = min(config.micro_batch, BATCH_TOKENS)
         parameters.n_seq_max = self.streams
         parameters.n_outputs_max = self.outputs
         parameters.n_threads = parameters.n_threads_batch = config.threads

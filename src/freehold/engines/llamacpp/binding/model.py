@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import llama_cpp.llama_cpp as native
@@ -13,6 +13,9 @@ from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed
 from freehold.engines.base import EngineConfig
 from freehold.text.vocabulary import Vocabulary
+
+# llama.cpp tells of every tensor.
+_PROGRESS_STEP = 0.02
 
 
 class Pooling(enum.Enum):
@@ -29,8 +32,9 @@ class Model:
     ``context`` is how many tokens a sequence may have: never more than the model was trained for.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
-        self.handle = _load_model(config.paths, config.kernels)
+    def __init__(self, config: EngineConfig, heard: Callable[[float], None] | None = None) -> None:
+        """``heard`` is told how much has been read, from 0 to 1, some fifty times."""
+        self.handle = _load_model(config.paths, config.kernels, heard or (lambda _: None))
         if native.llama_model_has_encoder(self.handle):
             native.llama_model_free(self.handle)
             raise LoadFailed("This model has an encoder; only decoder models can be run.")
@@ -70,9 +74,20 @@ class Model:
         native.llama_model_free(self.handle)
 
 
-def _load_model(paths: Sequence[str], kernels: Kernels) -> object:
+def _load_model(paths: Sequence[str], kernels: Kernels, heard: Callable[[float], None]) -> object:
     parameters = native.llama_model_default_params()
     parameters.use_extra_bufts = kernels is Kernels.FAST
+    told = -1.0
+
+    def progress(done: float, _: object) -> bool:
+        nonlocal told
+        if done - told >= _PROGRESS_STEP or done >= 1:
+            told = done
+            heard(done)
+        return True
+
+    callback = native.llama_progress_callback(progress)  # it must live as long as the load
+    parameters.progress_callback = callback
     encoded = [path.encode() for path in paths]
     if len(encoded) == 1:
         model = native.llama_model_load_from_file(encoded[0], parameters)

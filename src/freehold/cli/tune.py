@@ -1,0 +1,253 @@
+"""`freehold tune`: measure a model here, and keep what is best as its profile."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from freehold.cli.common import (
+    JSON_OPTION,
+    notice,
+    print_json,
+    print_table,
+    progress,
+    settings_from,
+)
+from freehold.cli.completing import LOCAL_MODEL
+from freehold.cli.tune_report import Share, as_data, headings, rows, shares, verdict
+from freehold.domain.engine import Kernels
+from freehold.domain.errors import FreeholdError, InvalidRequest
+from freehold.domain.settings import Settings, environment
+from freehold.lab.tune.grid import DEFAULT_FORMATS, FORMATS
+from freehold.lab.tune.tuner import Outcome, Tuner, Watcher, Wishes
+from freehold.machine.calibration import Calibration
+from freehold.machine.probe import probe
+from freehold.runtime import native
+from freehold.runtime.calibration import calibrate, recall
+from freehold.runtime.profiles import Here
+from freehold.runtime.wiring import engine_config
+from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Use
+from freehold.weights.library import Library, LocalModel
+
+_DEPTH = 2048
+# A calibration takes half a minute: a search that is to be shorter than this does without.
+_WORTH_CALIBRATING = 300.0
+
+
+@click.command("tune")
+@click.argument("reference", shell_complete=LOCAL_MODEL)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.1, 24 * 60),
+    default=20,
+    show_default=True,
+    help="What the search may take, about.",
+)
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 10),
+    default=0.02,
+    show_default=True,
+    help="Mean KL divergence (nats) up to which other weights are taken.",
+)
+@click.option(
+    "--users", type=click.IntRange(1, 256), help="Sequences at once to tune for (parallel: 4)."
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(64, 1024 * 1024),
+    help="Tokens of prompt to tune for (2048, or as many as the model was trained for).",
+)
+@click.option(
+    "--formats",
+    metavar="NAME,…",
+    help=f"Formats to try ({','.join(DEFAULT_FORMATS)}); none: leave the weights as they are.",
+)
+@JSON_OPTION
+def command(
+    reference: str,
+    minutes: float,
+    max_loss: float,
+    users: int | None,
+    depth: int | None,
+    formats: str | None,
+    as_json: bool,
+) -> None:
+    """Find out which format and settings run REFERENCE fastest on this machine.
+
+    The winner is kept as the model's profile, which `run` and `serve` use from then on. A search
+    that was stopped goes on when the command is given again.
+    """
+    wanted = _formats(formats)
+    settings = settings_from()
+    library = Library.open(settings)
+    model = library.local(reference, progress=progress())
+    Dossiers.open(library).require(model, Use.RUN)
+    wishes = Wishes(
+        seconds=minutes * 60,
+        max_loss=max_loss,
+        users=users or settings.parallel,
+        depth=_possible(depth, model),
+        formats=wanted,
+    )
+    watcher = TerminalWatcher() if sys.stderr.isatty() else LineWatcher()
+    try:
+        outcome, calibration = asyncio.run(_tune(settings, library, model, wishes, watcher))
+    except KeyboardInterrupt:
+        watcher.close()
+        notice(f"What was measured is kept. To go on: freehold tune {reference}")
+        raise
+    finally:
+        watcher.close()
+    limits = shares(library, model, outcome, calibration) if calibration else ()
+    _print(model, outcome, limits, max_loss, as_json)
+
+
+def _formats(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return DEFAULT_FORMATS
+    names = tuple(name.strip().upper() for name in text.split(",") if name.strip())
+    if names == ("NONE",):
+        return ()
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise InvalidRequest(
+            f"--formats names {', '.join(unknown) or 'no format'}, which cannot be made here.",
+            hint=f"Known are: {', '.join(FORMATS)}; none leaves the weights as they are.",
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _possible(depth: int | None, model: LocalModel) -> int:
+    trained = model.header.context_length
+    most = _DEPTH if trained is None else max(64, trained - 64)
+    if depth is None:
+        return min(_DEPTH, most)
+    if trained is not None and depth > most:
+        raise InvalidRequest(
+            f"--depth {depth} is too much: {model.name} was trained for {trained} tokens.",
+            hint=f"At most {most} can be measured.",
+        )
+    return depth
+
+
+async def _tune(
+    settings: Settings, library: Library, model: LocalModel, wishes: Wishes, watcher: Watcher
+) -> tuple[Outcome, Calibration | None]:
+    build = await native.check(settings.home / "state", notice=notice)
+    computer = await asyncio.to_thread(probe, settings.home, environment())
+    tuner = Tuner(
+        library=library,
+        model=model,
+        base=engine_config(settings, model, build.kernels),
+        processor=computer.processor,
+        here=Here.now(settings.home),
+        wishes=wishes,
+        watcher=watcher,
+        fast_kernels=build.kernels is Kernels.FAST,
+    )
+    outcome = await tuner.run()
+    known = recall(settings.home, tuner.here.computer, tuner.here.build)
+    if known is None and wishes.seconds >= _WORTH_CALIBRATING:
+        try:
+            known = await calibrate(settings, progress())
+        except FreeholdError as error:
+            watcher.note(f"What the machine could do is not known: {error.message}")
+    return outcome, known
+
+
+def _print(
+    model: LocalModel,
+    outcome: Outcome,
+    limits: tuple[Share, ...],
+    max_loss: float,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(
+            {
+                **as_data(model.name, outcome, max_loss),
+                "roofline": [dataclasses.asdict(share) for share in limits],
+            }
+        )
+        return
+    print_table(headings(outcome.profile), rows(outcome, max_loss))
+    for line in verdict(model.name, outcome, max_loss):
+        click.echo(line)
+    for share in limits:
+        click.echo(share.text)
+
+
+@dataclass
+class LineWatcher:
+    """For pipes and logs: a line at each stage."""
+
+    _began: float = field(default_factory=time.monotonic)
+    _ends: float | None = None
+
+    def stage(self, name: str, count: int) -> None:
+        if count:
+            left = "" if self._ends is None else f", {_left(self._ends)}"
+            notice(f"{name}: {count} to do{left}")
+
+    def done(self, what: str) -> None:
+        """A line for each would be too many."""
+
+    def remaining(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    def note(self, text: str) -> None:
+        notice(text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class TerminalWatcher:
+    """A bar for the stage, and the time left of the whole."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._bar: Any = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._ends: float | None = None
+        self._task = self._bar.add_task("starting", total=1, left="")
+        self._bar.start()
+
+    def stage(self, name: str, count: int) -> None:
+        self._bar.reset(self._task, total=count, description=name, left=self._words())
+
+    def done(self, what: str) -> None:
+        self._bar.update(self._task, advance=1, left=self._words())
+
+    def remaining(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+    def _words(self) -> str:
+        return "" if self._ends is None else _left(self._ends)
+
+
+def _left(ends: float) -> str:
+    seconds = max(0.0, ends - time.monotonic())
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

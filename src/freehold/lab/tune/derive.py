@@ -1,0 +1,144 @@
+"""Weights made here: requantised in a child, stored by digest, linked to what they were made of.
+
+    partial/<key> ──llama.cpp──▶ header read ──▶ hashed ──▶ blobs/<sha256> ──▶ lock ──▶ manifest
+
+The manifest comes last, as for weights that were fetched; whatever kills the process, what is
+listed is whole. It names its parent, and so does its lock, which has the parent's licences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from freehold.domain.errors import DiskFull
+from freehold.engines.llamacpp.build import PACKAGE
+from freehold.engines.llamacpp.tuning_client import quantise
+from freehold.lab.tune.grid import FILE_TYPE_OF, FORMATS
+from freehold.trust.lock import LockedFile
+from freehold.trust.locks import Locks, forget
+from freehold.weights import housekeeping
+from freehold.weights.files import disk_full_is_ours, hash_file
+from freehold.weights.gguf import read_header
+from freehold.weights.library import Library, LocalModel, now
+from freehold.weights.reference import NameReference, parse
+from freehold.weights.registry import Manifest, ModelFile
+
+# Left free on the disk beside what is written.
+RESERVE = 256 * 1024 * 1024
+_UNNAMEABLE = re.compile(r"[^a-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What of a model is or can be made here."""
+
+    library: Library
+    model: LocalModel
+
+    def known(self, quantisation: str) -> Manifest | None:
+        """Made earlier, and still here."""
+        manifest = self.library.registry.find(self._reference(quantisation))
+        here = manifest is not None and all(
+            self.library.store.has(file.sha256) for file in manifest.files
+        )
+        return manifest if here else None
+
+    def require_room(self, quantisation: str) -> None:
+        """Raise `DiskFull` where the disk has too little room for these weights."""
+        needed = expected_size(self.model.header.parameter_count, quantisation)
+        free = shutil.disk_usage(self.library.store.home).free
+        if free < needed + RESERVE:
+            raise DiskFull(
+                f"{quantisation} needs about {needed / 1e9:.1f} GB of disk, and "
+                f"{free / 1e9:.1f} GB are free.",
+                hint="Free some space (`freehold prune` helps), or name fewer --formats.",
+            )
+
+    async def make(self, quantisation: str, threads: int) -> Manifest:
+        """Raises `DiskFull`, `EngineError`, or `RefusedFile` for what is no sound file."""
+        known = self.known(quantisation)
+        if known is not None:
+            return known
+        self.require_room(quantisation)
+        store = self.library.store
+        key = f"{self.model.digest[:16]}-{quantisation.lower()}"
+        with store.pulling(), store.partial(key, waiting=lambda: None) as partial:
+            with disk_full_is_ours(store.home):
+                partial.unlink(missing_ok=True)
+                partial.touch(mode=0o600)
+            try:
+                await quantise(self.model.paths[0], partial, FILE_TYPE_OF[quantisation], threads)
+                size = partial.stat().st_size
+                await asyncio.to_thread(read_header, partial)
+                sha256 = await asyncio.to_thread(hash_file, partial)
+                await asyncio.to_thread(store.adopt, partial, sha256)
+            finally:
+                partial.unlink(missing_ok=True)
+            return self._list(quantisation, ModelFile(f"{key}.gguf", size, sha256))
+
+    def _list(self, quantisation: str, file: ModelFile) -> Manifest:
+        parent = self.model.manifest
+        manifest = Manifest(
+            reference=self._reference(quantisation),
+            files=(file,),
+            origin=f"made here from {self.model.reference} by {PACKAGE} {version(PACKAGE)}",
+            fetched_at=now(),
+            tool_version=version("freehold"),
+            licence=parent.licence if parent else self.model.header.text("general.license"),
+            licence_source=parent.licence_source if parent else "the header of its source",
+            base_models=parent.base_models if parent else (),
+            derived_from=self.model.digest,
+        )
+        locks = Locks(self.library.store.home)
+        lock = locks.get(parent.reference) if parent else None
+        if lock is not None:
+            locks.put(
+                msgspec.structs.replace(
+                    lock,
+                    reference=manifest.reference,
+                    source=manifest.origin,
+                    commit=None,
+                    files=(LockedFile(file.name, file.size, file.sha256),),
+                    derived_from=self.model.digest,
+                    tool_version=manifest.tool_version,
+                    fetched_at=manifest.fetched_at,
+                )
+            )
+        self.library.registry.put(manifest)
+        return manifest
+
+    def forget_all_but(self, digest: str) -> int:
+        """Delete what was made of this model, but for one; returns the bytes freed."""
+        store = self.library.store
+        freed = 0
+        for manifest in self.library.registry.all():
+            if manifest.derived_from == self.model.digest and manifest.files[0].sha256 != digest:
+                freed += housekeeping.remove(store, manifest)
+                forget(store.home, manifest.reference)
+        return freed
+
+    def _reference(self, quantisation: str) -> str:
+        """``name:tag-q8_0``; with a piece of the digest where another model has that name."""
+        parent = parse(self.model.reference)
+        if isinstance(parent, NameReference):
+            tag = "" if parent.tag is None else f"{parent.tag}-"
+            base = f"{parent.name}:{tag}{quantisation.lower()}"
+        else:
+            stem = _UNNAMEABLE.sub("-", Path(self.model.name).name.lower()).strip("-._")[:60]
+            base = f"{stem or 'model'}:{quantisation.lower()}"
+        other = self.library.registry.find(base)
+        if other is None or other.derived_from == self.model.digest:
+            return base
+        return f"{base}-{self.model.digest[:8]}"
+
+
+def expected_size(parameters: int, quantisation: str) -> int:
+    """Bytes, rather too many than too few."""
+    return int(parameters * FORMATS[quantisation] / 8)

@@ -1,0 +1,192 @@
+"""The profiles that `freehold tune` wrote, and how an engine is set up by one.
+
+A profile is used where it was measured: on the same computer, with the same native build, for the
+same bytes. What a person set by a flag, a variable or the file goes before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from freehold.domain.engine import CacheConfig, Kernels
+from freehold.domain.errors import RefusedFile
+from freehold.domain.settings import Settings, environment
+from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.build import installed
+from freehold.machine.probe import probe
+from freehold.machine.profile import Profile
+from freehold.trust.lock import Lock
+from freehold.trust.locks import forget
+from freehold.weights import housekeeping
+from freehold.weights.files import is_sha256, write_atomically
+from freehold.weights.gguf import read_header
+from freehold.weights.library import Library, LocalModel
+
+log = logging.getLogger(__name__)
+
+_CACHE_SETTINGS = ("cache_layout", "cache_type", "flash_attention")
+
+
+class Profiles:
+    """The profiles of one store, one for each digest that was tuned."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "profiles"
+
+    def get(self, digest: str) -> Profile | None:
+        """None too for one that is damaged or of another format; the log says so."""
+        path = self._path(digest)
+        try:
+            profile = msgspec.json.decode(path.read_bytes(), type=Profile)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, OSError) as error:
+            log.warning("the profile %s cannot be read and is ignored: %s", path.name, error)
+            return None
+        return profile if profile.source == digest and is_sha256(profile.weights) else None
+
+    def put(self, profile: Profile) -> None:
+        data = msgspec.json.format(msgspec.json.encode(profile), indent=2)
+        write_atomically(self._path(profile.source), data + b"\n")
+
+    def remove(self, digest: str) -> None:
+        self._path(digest).unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        if not is_sha256(digest):
+            raise ValueError(f"not a SHA-256: {digest!r}")
+        return self._folder / f"{digest}.json"
+
+
+@dataclass(frozen=True)
+class Here:
+    """What profiles made on this computer are bound to."""
+
+    computer: str
+    build: str
+
+    @classmethod
+    def now(cls, home: Path) -> Here:
+        build = installed()
+        fingerprint = probe(home, environment()).fingerprint
+        return cls(fingerprint, build.identity if build is not None else "")
+
+    def objection(self, profile: Profile) -> str | None:
+        """Why a profile does not hold here; None: it does."""
+        if profile.computer != self.computer:
+            return "was measured on another computer"
+        if profile.build != self.build:
+            return "was measured with another build of llama.cpp"
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be loaded, and one line about it for a person, if there is something to say.
+
+    ``made`` is the digest of weights that are run instead of the model's own.
+    """
+
+    config: EngineConfig
+    remark: str | None = None
+    made: str | None = None
+
+
+def choose(
+    library: Library,
+    model: LocalModel,
+    config: EngineConfig,
+    settings: Settings,
+    locks: tuple[Lock, ...] = (),
+) -> Choice:
+    """``config`` as the profile of ``model`` has it, if there is one that holds.
+
+    Weights made here are verified like any others. With ``locks`` none are run that no lock names.
+    """
+    profile = Profiles(settings.home).get(model.digest) if settings.profiles else None
+    if profile is None:
+        return Choice(config)
+    objection = Here.now(settings.home).objection(profile)
+    if objection is None and profile.weights != model.digest:
+        locked = {file.sha256 for lock in locks for file in lock.files}
+        if locks and profile.weights not in locked:
+            objection = "runs weights that no lock names"
+        elif not library.store.has(profile.weights):
+            objection = "needs weights that were made here and are gone"
+    if objection is not None:
+        return Choice(
+            config,
+            f"The profile of {model.name} {objection} and is not used. "
+            f"To measure anew: freehold tune {model.reference}",
+        )
+    paths, made = config.paths, None
+    if profile.weights != model.digest:
+        try:
+            path = library.store.verify(profile.weights)
+            read_header(path)
+        except RefusedFile as error:
+            return Choice(config, f"The profile of {model.name} is not used: {error.message}")
+        paths, made = (str(path),), profile.weights
+    applied = apply(profile, dataclasses.replace(config, paths=paths), settings)
+    return Choice(applied, _remark(model, profile), made)
+
+
+def forget_made(library: Library, digest: str) -> int:
+    """Delete the profile of weights that no model names any more, and what was made of them here;
+    returns the bytes freed."""
+    if digest in library.registry.referenced():
+        return 0
+    Profiles(library.store.home).remove(digest)
+    freed = 0
+    for manifest in library.registry.all():
+        if manifest.derived_from == digest:
+            freed += housekeeping.remove(library.store, manifest)
+            forget(library.store.home, manifest.reference)
+    return freed
+
+
+def apply(profile: Profile, config: EngineConfig, settings: Settings) -> EngineConfig:
+    """The settings of a profile, except where a person set something else.
+
+    The cache's layout, types and flash attention depend on each other: who sets one, sets all.
+    Kernels that the probe has found broken stay off.
+    """
+    measured = profile.settings
+    own = {name for name, origin in settings.origins.items() if origin != "default"}
+    cache = config.cache
+    if not own.intersection(_CACHE_SETTINGS):
+        cache = merged(cache, measured.cache)
+    return dataclasses.replace(
+        config,
+        cache=cache,
+        threads=config.threads if "threads" in own else measured.threads,
+        micro_batch=measured.micro_batch,
+        kernels=config.kernels if measured.repack else Kernels.PLAIN,
+    )
+
+
+def merged(cache: CacheConfig, measured: CacheConfig) -> CacheConfig:
+    """Kind of the one, amount of the other."""
+    return dataclasses.replace(
+        cache,
+        layout=measured.layout,
+        key_type=measured.key_type,
+        value_type=measured.value_type,
+        flash_attention=measured.flash_attention,
+    )
+
+
+def _remark(model: LocalModel, profile: Profile) -> str:
+    weights = ""
+    if profile.quantisation is not None and profile.loss is not None:
+        loss = f"{profile.loss.divergence:.3f}"
+        weights = f" as {profile.quantisation} (mean KL divergence {loss})"
+    return (
+        f"{model.name} runs{weights} with its profile of {profile.date}; "
+        "--no-profile leaves it out."
+    )
