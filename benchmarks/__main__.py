@@ -16,12 +16,13 @@ import click
 
 from benchmarks import batched, report
 from benchmarks.client import Client
-from benchmarks.measure import geometric_mean, summarise
+from benchmarks.measure import summarise
 from benchmarks.peers import build_peers
 from benchmarks.results import Results, about
 from benchmarks.servers import CANDIDATES, DEFAULT, OUR_SETTINGS, Server, all_servers, running
 from benchmarks.weights import CACHE, FILE_TYPES, ROOT, BenchmarkError, model_file, sha256
 from benchmarks.workloads import WORKLOADS, build, warm_up
+from freehold.lab.bench.statistics import geometric_mean
 from freehold.text.vocabulary import Vocabulary, open_vocabulary, start_native
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"

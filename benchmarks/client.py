@@ -1,49 +1,24 @@
-"""Closed-loop clients over plain asyncio streams."""
+"""Closed loops of conversations: each turn sees the answers before it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measure import Record, copied_share
-from benchmarks.sse import Chunked, Events
 from benchmarks.weights import BenchmarkError
 from benchmarks.workloads import Conversation, Load
+from freehold.domain.errors import FreeholdError
+from freehold.lab.bench.answer import Answer, ask
+from freehold.lab.bench.endpoint import Endpoint
 
 Message = dict[str, str]
 _DECODING = 4  # chunks after which an answer counts as under way
 _NO_END = -100.0
-
-
-@dataclass
-class Answer:
-    """One answer as it comes in."""
-
-    on_chunk: Callable[[], None]
-    chunks: list[float] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    finish: str | None = None
-    usage: Mapping[str, Any] | None = None
-
-    def feed(self, data: bytes, now: float) -> None:
-        """Take one event in."""
-        if data == b"[DONE]":
-            return
-        event = json.loads(data)
-        if "error" in event:
-            raise BenchmarkError(f"The server ended an answer with an error: {event['error']}")
-        self.usage = event.get("usage") or self.usage
-        for choice in event.get("choices", ()):
-            self.finish = choice.get("finish_reason") or self.finish
-            content = choice.get("delta", {}).get("content")
-            if content:
-                self.chunks.append(now)
-                self.text.append(content)
-                self.on_chunk()
+_SILENCE = 900.0  # a run has a limit of its own
 
 
 @dataclass(frozen=True)
@@ -72,7 +47,7 @@ class Client:
             raise BenchmarkError(f"The answers took longer than {limit:.0f} seconds.") from None
         except BaseExceptionGroup as errors:
             first = _first(errors)
-            if not isinstance(first, BenchmarkError | OSError | EOFError):
+            if not isinstance(first, BenchmarkError | FreeholdError):
                 raise
             raise BenchmarkError(str(first)) from errors
         return records
@@ -102,28 +77,24 @@ class Client:
                 under_way.release()
 
         answer = Answer(on_chunk)
-        request = self._request(messages, wanted)
-        sent = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(request)
-            await _read_answer(reader, answer)
-        finally:
-            writer.close()
+        endpoint = Endpoint("http", "127.0.0.1", self.port, "/v1")
+        refusal = await ask(endpoint, self._body(messages, wanted), answer, _SILENCE)
+        if refusal is not None:
+            raise BenchmarkError(f"The server answered with {refusal}")
+        assert answer.sent is not None
         text = "".join(answer.text)
-        usage = answer.usage or {}
         record = Record(
             role=role,
-            sent=sent,
+            sent=answer.sent,
             chunks=tuple(answer.chunks),
-            prompt_tokens=usage.get("prompt_tokens"),
+            prompt_tokens=answer.prompt_tokens,
             tokens=_count(answer, wanted),
             wanted=wanted,
             copied=copied_share(text, messages[-1]["content"]),
         )
         return record, text
 
-    def _request(self, messages: Sequence[Message], wanted: int) -> bytes:
+    def _body(self, messages: Sequence[Message], wanted: int) -> bytes:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -134,37 +105,13 @@ class Client:
         }
         if self.end_tokens:
             body["logit_bias"] = {str(token): _NO_END for token in self.end_tokens}
-        encoded = json.dumps(body).encode()
-        head = (
-            "POST /v1/chat/completions HTTP/1.1\r\n"
-            f"Host: 127.0.0.1:{self.port}\r\n"
-            "Content-Type: application/json\r\n"
-            f"Content-Length: {len(encoded)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        return head.encode() + encoded
-
-
-async def _read_answer(reader: asyncio.StreamReader, answer: Answer) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    status, _, fields = head.partition(b"\r\n")
-    if status.split()[1:2] != [b"200"]:
-        body = (await reader.read()).decode("utf-8", "replace")
-        raise BenchmarkError(f"The server answered {status.decode()}: {body[:400]}")
-    body_of = Chunked().feed if b"chunked" in fields.lower() else bytes
-    events = Events()
-    while data := await reader.read(65536):
-        now = time.perf_counter()
-        for event in events.feed(body_of(data)):
-            answer.feed(event, now)
-    if answer.finish is None:
-        raise BenchmarkError("The server closed the connection before the answer was complete.")
+        return json.dumps(body).encode()
 
 
 def _count(answer: Answer, wanted: int) -> int:
     """The server's count; without one, what the reason of the end proves, else the chunks."""
-    if answer.usage is not None:
-        return int(answer.usage["completion_tokens"])
+    if answer.completion_tokens is not None:
+        return answer.completion_tokens
     return wanted if answer.finish == "length" else len(answer.chunks)
 
 

@@ -9,9 +9,10 @@ from the first request's sending to the last chunk.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from freehold.lab.bench.statistics import gaps, percentile, time_per_token
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,6 @@ class Summary:
     others: float
 
 
-def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Linear between the two nearest ranks; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    below, above = math.floor(place), math.ceil(place)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
-def median(values: Sequence[float | None]) -> float | None:
-    """The median of what was measured."""
-    return percentile([value for value in values if value is not None], 50)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """The mean for ratios: no workload counts more because its numbers are large."""
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def gaps(record: Record) -> list[float]:
-    """Seconds between the chunks of one answer."""
-    return [later - earlier for earlier, later in itertools.pairwise(record.chunks)]
-
-
 def gaps_within(record: Record, start: float, end: float) -> list[float]:
     """The gaps that overlap the time from ``start`` to ``end``."""
     return [
@@ -88,13 +64,6 @@ def gaps_within(record: Record, start: float, end: float) -> list[float]:
     ]
 
 
-def time_per_token(record: Record) -> float | None:
-    """TPOT; None for an answer of a single chunk or token."""
-    if record.tokens < 2 or len(record.chunks) < 2:
-        return None
-    return (record.chunks[-1] - record.chunks[0]) / (record.tokens - 1)
-
-
 def summarise(records: Sequence[Record], peak_memory: float, others: float = 0.0) -> Summary:
     """One server in one workload. Where a long prompt arrives, ITL is the others' meanwhile."""
     answered = [record for record in records if record.chunks]
@@ -102,7 +71,7 @@ def summarise(records: Sequence[Record], peak_memory: float, others: float = 0.0
     end = max((record.chunks[-1] for record in answered), default=start)
     arrival = next((record for record in answered if record.role == "arrival"), None)
     if arrival is None:
-        between = [gap for record in answered for gap in gaps(record)]
+        between = [gap for record in answered for gap in gaps(record.chunks)]
     else:
         between = [
             gap
@@ -111,7 +80,11 @@ def summarise(records: Sequence[Record], peak_memory: float, others: float = 0.0
             for gap in gaps_within(record, arrival.sent, arrival.chunks[0])
         ]
     first = [record.chunks[0] - record.sent for record in answered]
-    pace = [each for record in answered if (each := time_per_token(record)) is not None]
+    pace = [
+        each
+        for record in answered
+        if (each := time_per_token(gaps(record.chunks), record.tokens)) is not None
+    ]
     tokens = sum(record.tokens for record in records)
     seconds = end - start
     return Summary(

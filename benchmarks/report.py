@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.measure import median
 from benchmarks.results import Results
+from freehold.lab.bench.statistics import median
 
 BEST = "best"
 LOWER_IS_BETTER = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "tpot_p50", "tpot_p99")

@@ -11,30 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from freehold.lab.bench.texts import WORDS
+
 ANSWER = 48
 CONTEXT = 4608
-
-_TEXT = """
-about above across after again air all also always an and animal answer any area around as ask
-away back because before begin below between big book both bring build but call came carry
-change city close cold come could country cross cut dark day deep did different door down draw
-each early earth east eat end enough even every eye face family far farm father feet few field
-fire first fish five food for form found four from full game gave girl give gold good great
-green ground group grow half hand hard have head hear help here high hold home horse hour house
-idea island keep kind king land large last late learn left letter life light like line list
-little live long look made make many map mark may mean mile milk mind money moon more morning
-most mother mountain move much music must name near need never new next night north note number
-ocean often old once only open order other over own page paper part people picture place plan
-plant play point port power problem question quick rain ran read ready red rest right river road
-rock room round rule run sail same school science sea second seem sentence ship short should
-show side simple sing six slow small snow some song soon sound south stand star start stay step
-stone stop story street strong study sun sure table talk teach ten test than that their then
-there these thing think this those thought three time together took toward town travel tree true
-try turn two under unit until use very voice walk war warm watch water way week west wheel when
-where which while white whole why wind winter wish with wood word work world would write year
-young
-"""
-_WORDS = _TEXT.split()
 
 
 class Tokens(Protocol):
@@ -81,7 +61,7 @@ def _sentences(words: int, chance: random.Random) -> str:
     while words > 0:
         length = chance.randint(6, 14)
         words -= length
-        sentences.append(" ".join(chance.choices(_WORDS, k=length)).capitalize() + ".")
+        sentences.append(" ".join(chance.choices(WORDS, k=length)).capitalize() + ".")
     return " ".join(sentences)
 
 
@@ -127,7 +107,7 @@ def _copy(tokens: Tokens, chance: random.Random, scale: float) -> Load:
 def _copying(tokens: Tokens, chance: random.Random) -> Conversation:
     code = ""
     while len(tokens.tokenize(code, special=False)) < 224:
-        name, first, second, word = chance.sample(_WORDS, 4)
+        name, first, second, word = chance.sample(WORDS, 4)
         code += (
             f"def {name}_{word}({first}: int, {second}: int) -> int:\n"
             f'    """Return the {word} of {first} and {second}."""\n'

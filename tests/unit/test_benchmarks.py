@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.measure import (
     Record,
     Summary,
     copied_share,
     gaps_within,
-    geometric_mean,
-    median,
-    percentile,
     summarise,
-    time_per_token,
 )
 from benchmarks.report import insert, ratio, render
 from benchmarks.results import Results, compact
-from benchmarks.sse import Chunked, Events
 from benchmarks.weights import BenchmarkError
 from benchmarks.workloads import WORKLOADS, Conversation, Load, build, text_of, warm_up
 
 # Metrics
-
-
-@pytest.mark.parametrize(
-    ("values", "percent", "expected"),
-    [
-        ([], 50, None),
-        ([7.0], 99, 7.0),
-        ([1.0, 2.0], 50, 1.5),
-        ([3.0, 1.0, 2.0], 50, 2.0),
-        ([float(number) for number in range(101)], 99, 99.0),
-        ([0.0, 10.0], 99, 9.9),
-    ],
-)
-def test_percentiles(values: list[float], percent: float, expected: float | None) -> None:
-    assert percentile(values, percent) == (None if expected is None else pytest.approx(expected))
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 100))
-def test_a_percentile_lies_between_the_extremes(values: list[float], percent: float) -> None:
-    found = percentile(values, percent)
-    assert found is not None
-    assert min(values) <= found <= max(values) * (1 + 1e-9)
-
-
-def test_the_median_is_of_what_was_measured() -> None:
-    assert median([3.0, None, 1.0]) == 2.0
-    assert median([None]) is None
-
-
-def test_no_workload_weighs_more_for_large_numbers() -> None:
-    assert geometric_mean([1.0, 100.0]) == pytest.approx(10.0)
 
 
 def record(
@@ -84,8 +45,9 @@ def test_one_measurement() -> None:
 
 
 def test_several_tokens_in_a_chunk_shorten_the_time_per_token_not_the_gaps() -> None:
-    assert time_per_token(record(0.0, 1.0, 1.3, tokens=4)) == pytest.approx(0.1)
-    assert time_per_token(record(0.0, 1.0)) is None
+    summary = summarise([record(0.0, 1.0, 1.3, tokens=4), record(0.0, 1.0)], 0)
+    assert summary.tpot_p50 == pytest.approx(100)
+    assert summary.itl_p50 == pytest.approx(300)
 
 
 def test_an_answer_of_another_length_is_counted() -> None:
@@ -110,34 +72,6 @@ def test_how_much_of_an_answer_is_copied() -> None:
     assert copied_share(prompt, f"Repeat:\n{prompt}") == 1.0
     assert copied_share("something else altogether", prompt) == 0.0
     assert copied_share("short", prompt) == 0.0
-
-
-# Streams
-
-
-def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in itertools.pairwise(places)]
-
-
-EVENTS = b'data: {"a": 1}\r\n\r\n: ping\n\ndata:{"b": "\xc3\xa9"}\n\ndata: [DONE]\n\n'
-cuts = st.lists(st.integers(0, 10_000), max_size=12)
-
-
-@given(cuts)
-def test_events_split_anywhere(places: list[int]) -> None:
-    events = Events()
-    found = [event for piece in pieces(EVENTS, places) for event in events.feed(piece)]
-    assert found == [b'{"a": 1}', b'{"b": "\xc3\xa9"}', b"[DONE]"]
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), cuts)
-def test_chunked_bodies_split_anywhere(chunks: list[bytes], places: list[int]) -> None:
-    message = b"".join(b"%x;name=value\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
-    message += b"0\r\n\r\n"
-    body = Chunked()
-    assert b"".join(body.feed(piece) for piece in pieces(message, places)) == b"".join(chunks)
-    assert body.ended
 
 
 # Workloads
