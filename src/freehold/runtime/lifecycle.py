@@ -5,7 +5,7 @@
                           │                          │ next request, after a pause
                           │ LoadFailed               ▼
                           └──────▶ (the caller's)  LOADING
-    any ──close──▶ CLOSED
+    any ──close──▶ CLOSED   (a load or restart under way is given up)
 
 Requests that come while the model is down wait for the restart until their
 deadline. One that was in flight in a crash and had emitted nothing is tried once
@@ -27,7 +27,7 @@ import msgspec
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
 from freehold.domain.events import Event, Finished, TextDelta
-from freehold.engines.base import Capabilities, Engine
+from freehold.engines.base import Capabilities, Engine, Progressive
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ class Supervisor:
         self._make = make
         self._sleep = sleep
         self._engine: Engine | None = None
-        self._starting = asyncio.Lock()
+        self._restarting: asyncio.Task[Engine] | None = None
+        self._newest: Engine | None = None
         self._closed = False
         self._crashes = 0
         self._mourned: Engine | None = None
@@ -86,6 +87,12 @@ class Supervisor:
     def engine(self) -> Engine | None:
         """The engine of the moment, for observers."""
         return self._engine
+
+    @property
+    def progress(self) -> float | None:
+        """How much of the model has been loaded, from 0 to 1, where the engine tells."""
+        newest = self._newest
+        return newest.progress if isinstance(newest, Progressive) else None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """As `Engine.generate`, across one crash if nothing had been emitted."""
@@ -134,9 +141,11 @@ class Supervisor:
 
     async def close(self) -> None:
         self._closed = True
-        async with self._starting:
-            if self._engine is not None:
-                await self._engine.close()
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.wait({self._restarting})
+        if self._engine is not None:
+            await self._engine.close()
 
     # Crashes
 
@@ -195,39 +204,46 @@ class Supervisor:
             ) from None
 
     async def _ready(self) -> Engine:
-        if self._engine is not None and self._engine.failure is None and not self._closed:
+        if self._closed:
+            raise self._unloaded()
+        if self._engine is not None and self._engine.failure is None:
             return self._engine
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart(), name=f"start {self.name}")
+            self._restarting.add_done_callback(_retrieve)
         # A request that gives up waiting must not take the restart down with it.
-        restart = asyncio.ensure_future(self._restart())
-        restart.add_done_callback(_retrieve)
-        return await asyncio.shield(restart)
+        return await asyncio.shield(self._restarting)
+
+    def _unloaded(self) -> EngineCrashed:
+        return EngineCrashed(f"{self.name} has been unloaded.")
 
     async def _restart(self) -> Engine:
-        async with self._starting:
-            if self._closed:
-                raise EngineCrashed(f"{self.name} has been unloaded.")
-            if self._engine is not None and self._engine.failure is None:
-                return self._engine
+        try:
             # The dead engine stays until another is there: it still says what the model can do.
             if self._engine is not None:
                 await self._engine.close()
                 await self._verify()
                 await self._sleep(PAUSES[min(max(self._crashes, 1), len(PAUSES)) - 1])
-            engine = self._make()
-            try:
-                await engine.load()
-            except EngineCrashed:
-                self._crashes += 1
-                await engine.close()
-                raise  # the next request tries again
-            except BaseException:
-                await engine.close()
-                raise
-            self._engine = engine
-            return engine
+            self._engine = await self._loaded()
+        except asyncio.CancelledError:  # by `close`: whoever waits has to hear of it
+            raise self._unloaded() from None
+        return self._engine
+
+    async def _loaded(self) -> Engine:
+        engine = self._newest = self._make()
+        try:
+            await engine.load()
+        except EngineCrashed:
+            self._crashes += 1
+            await engine.close()
+            raise  # the next request tries again
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
 
-def _retrieve(restart: asyncio.Future[Engine]) -> None:
+def _retrieve(restart: asyncio.Task[Engine]) -> None:
     """Look at the outcome, so that asyncio does not report one nobody waited for."""
     if not restart.cancelled():
         restart.exception()

@@ -1,0 +1,1 @@
+"""`/freehold/v1`: what only this server has. Errors are in the words of OpenAI's dialect."""

@@ -1,0 +1,73 @@
+"""`freehold ps`: the models in memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from freehold.cli.common import JSON_OPTION, notice, print_json, print_table, settings_from, size
+from freehold.domain.durations import spelled
+
+
+@click.command("ps")
+@JSON_OPTION
+def command(as_json: bool) -> None:
+    """List the models in the memory of running servers.
+
+    MEASURED is the most that a model's process has taken; EXPECTED is what it was loaded for.
+    """
+    from freehold.cli.servers import running
+
+    with running(settings_from()) as servers:
+        answers = {server.url: server.get("/freehold/v1/models/loaded") for server in servers}
+    if as_json:
+        print_json([{"server": url, **answer} for url, answer in answers.items()])
+        return
+    rows = [(url, model) for url, answer in answers.items() for model in answer["models"]]
+    if not rows:
+        notice("No model is in memory. `freehold load NAME` loads one; so does the first request.")
+        return
+    now = datetime.now(UTC)
+    several = len(answers) > 1
+    print_table(
+        ("NAME", "STATE", "MEASURED", "EXPECTED", "CONTEXT", "USERS", "SINCE", "EXPIRES")
+        + (("SERVER",) if several else ()),
+        ((*_row(model, now), *((url,) if several else ())) for url, model in rows),
+    )
+
+
+def _row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    memory, context = model["memory"], model["context"]
+    measured = memory["measured_bytes"]
+    return (
+        model["model"],
+        _state(model),
+        size(measured) if measured is not None else "",
+        size(memory["expected_bytes"]),
+        str(context) if context is not None else "",
+        str(model["users"]) + (f" (+{model['waiting']})" if model["waiting"] else ""),
+        f"{spelled(_seconds(now, model['since']))} ago",
+        _expires(model, now),
+    )
+
+
+def _state(model: dict[str, Any]) -> str:
+    if model["progress"] is None:
+        return str(model["state"])
+    return f"{model['state']} {model['progress']:.0%}"
+
+
+def _expires(model: dict[str, Any], now: datetime) -> str:
+    if model["pinned"]:
+        return "never (pinned)"
+    if model["state"] != "ready":
+        return ""
+    if model["expires"] is None:
+        return "when its room is needed"
+    return f"in {spelled(max(-_seconds(now, model['expires']), 0))}"
+
+
+def _seconds(now: datetime, then: str) -> float:
+    return (now - datetime.fromisoformat(then)).total_seconds()
