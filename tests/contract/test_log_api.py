@@ -41,7 +41,7 @@ def test_an_answer_is_a_line_without_a_word_of_it(
     assert int(figures["prompt_tokens"]) > int(figures["cached_tokens"]) == 0
     assert 0 < float(figures["first_token"]) <= float(figures["first_answer"])
     if path.startswith("/v1"):  # Ollama's answers have no ids
-        assert re.search(rf'"(chatcmpl-|cmpl-|resp_|msg_){figures["request"]}"', response.text)
+        assert re.search(rf'"(chatcmpl-|cmpl-|resp_|msg_){figures["answer"]}"', response.text)
     for word in ("Hello", "All", "well"):
         assert word not in line
 

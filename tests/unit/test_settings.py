@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from freehold.domain.errors import InvalidSetting
-from freehold.domain.settings import DEFAULT_PORT, Settings, default_home, resolve
+from freehold.domain.setting_table import KNOWN, SETTINGS
+from freehold.domain.settings import (
+    DEFAULT_PORT,
+    Settings,
+    changed,
+    default_home,
+    resolve,
+)
+from freehold.domain.toml_lines import line_of
+from tests.support import setting_docs
 
 SECRET = "hf_do_not_show_me"
 
@@ -116,10 +125,10 @@ def test_a_bad_value_is_named_with_where_it_came_from(file: Path, name: str, val
     assert f"variable {variable}" in by_variable
 
     by_flag = refused(file, {name: value}).message
-    assert f"flag --{name.replace('_', '-')}" in by_flag
+    assert f"flag {KNOWN[name].serve_flag}" in by_flag
 
-    file.write_text(f'{name} = "{value}"')
-    assert f"file {file}" in refused(file).message
+    file.write_text(f'\n{name} = "{value}"')
+    assert f"file {file}, line 2" in refused(file).message
 
 
 def test_aliases_from_every_source(file: Path) -> None:
@@ -199,3 +208,56 @@ def test_a_file_that_is_no_toml(file: Path) -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read" in refused(tmp_path).message
+
+
+def test_the_table_is_the_settings_and_nothing_else() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"origins"}
+    assert {setting.name for setting in SETTINGS} == fields
+    assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    page = setting_docs.PAGE.read_text("utf-8")
+    assert page == setting_docs.written(page), "run: python -m tests.support.setting_docs"
+
+
+def test_what_a_running_server_takes(file: Path) -> None:
+    before = resolve(environ={}, file=file)
+    file.write_text('context = 512\nlog_level = "info"\nmax_tokens = 5')
+    live, waiting = changed(before, resolve(environ={}, file=file))
+    assert {setting.name for setting in live} == {"log_level", "max_tokens"}
+    assert [setting.name for setting in waiting] == ["context"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("port = 1", 1),
+        ("# port = 1\n\nport = 1", 3),
+        ("import = 1\nport = 2", 2),
+        ("a = '''\nport = 1\n'''\nport = 2", 4),
+        ("a = [\n1, # port = 1\n]\nport = [\n1\n]\nb = 1", 4),
+        ('"port" = 1', 1),
+        ("a = 1\n[port]\nx = 1", 2),
+        ("a = 1\n[port.x]\ny = 1", 2),
+        ("a = 'port'\n[b]\nport = 1", None),
+        ('"p\\u006frt" = 1', None),
+        ("", None),
+    ],
+)
+def test_the_line_of_a_key(text: str, line: int | None) -> None:
+    assert line_of(text, "port") == line
+
+
+def test_the_line_of_an_unknown_setting(file: Path) -> None:
+    file.write_text("port = 1\n\n[aliasses]\na = 'b'\n")
+    assert f"{file}, line 3" in refused(file).message
+
+
+def test_a_file_that_is_no_text(file: Path) -> None:
+    file.write_bytes(b"port = 1 # \xff")
+    assert "not UTF-8" in refused(file).message
+    file.write_bytes(b"#" * (256 * 1024 + 1))
+    assert "too long" in refused(file).message
+    file.write_text("port = " + "[" * 100_000)
+    refused(file)

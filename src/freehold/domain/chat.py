@@ -97,6 +97,8 @@ class ChatRequest:
     ``constraint`` are as in `GenerateRequest`, but the constraint holds for the answer,
     not for reasoning before it. ``answers`` are given independently of each other. ``deadline`` is
     when the answer must have begun, in seconds of the event loop's clock; None means never.
+    ``keep_alive`` is how many seconds the model stays unused from then on; None leaves that as it
+    is.
     """
 
     model: str
@@ -105,6 +107,7 @@ class ChatRequest:
     max_tokens: int | None = None
     cache_scope: str = "local"
     deadline: float | None = None
+    keep_alive: float | None = None
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     tool_choice: ToolChoice = ToolChoice()
@@ -126,6 +129,7 @@ class CompletionRequest:
     max_tokens: int | None = None
     cache_scope: str = "local"
     deadline: float | None = None
+    keep_alive: float | None = None
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     prompt_logprobs: int | None = None

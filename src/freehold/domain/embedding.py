@@ -15,7 +15,8 @@ class EmbeddingRequest:
     """Texts to embed, each by itself. An input of token ids is taken as it is.
 
     ``dimensions``: only so many of each vector. ``deadline`` is when the first vector must have
-    come, in seconds of the event loop's clock; None means never.
+    come, in seconds of the event loop's clock; None means never. ``keep_alive`` is how many seconds
+    the model stays unused from then on; None leaves that as it is.
     """
 
     model: str
@@ -23,6 +24,7 @@ class EmbeddingRequest:
     dimensions: int | None = None
     cache_scope: str = "local"
     deadline: float | None = None
+    keep_alive: float | None = None
 
 
 @dataclass(frozen=True)

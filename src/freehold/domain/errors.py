@@ -6,7 +6,9 @@
     │   ├── InvalidRequest       a field of a request is wrong (it names the field)
     │   ├── PromptTooLong        prompt and answer do not fit the context
     │   ├── TemplateFailed       the model's chat template refused or misbehaved
-    │   └── InvalidSetting       a flag, variable or setting has a bad value
+    │   ├── UnknownArchitecture  memory and speed of this kind of model cannot be told
+    │   ├── InvalidSetting       a flag, variable or setting has a bad value
+    │   └── KeyNotValid          an API key that was revoked or has expired
     ├── NotFound
     │   ├── UnknownModel         no such model anywhere we know (carries near names)
     │   ├── ModelNotPulled       known, but not on this disk
@@ -27,7 +29,13 @@
     │   ├── StoreBusy            another process holds what we need
     │   ├── PortInUse
     │   ├── ServerUnreachable    a running freehold server stopped answering
-    │   └── DeadlineExceeded
+    │   ├── ServerMisbehaved     a server under measurement broke off, stalled or made no sense
+    │   ├── ServerStopping       this server was told to stop
+    │   ├── DeadlineExceeded
+    │   └── Limited              too much at once (it says how long to wait)
+    │       ├── QueueFull
+    │       ├── TooManyAtOnce
+    │       └── TokenRateExceeded
     └── EngineError              the native side failed
         ├── LoadFailed
         ├── EngineCrashed
@@ -102,8 +110,23 @@ class TemplateFailed(RequestError):
     code = "template_failed"
 
 
+class UnknownArchitecture(RequestError):
+    """Planning needs to know how a model keeps what it has read."""
+
+    code = "unknown_architecture"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message, hint="It may run all the same: `freehold run` asks llama.cpp, not the planner."
+        )
+
+
 class InvalidSetting(RequestError):
     code = "invalid_setting"
+
+
+class KeyNotValid(RequestError):
+    code = "invalid_api_key"
 
 
 class NotFound(FreeholdError):
@@ -235,8 +258,44 @@ class ServerUnreachable(Unavailable):
     code = "server_unreachable"
 
 
+class ServerMisbehaved(Unavailable):
+    code = "server_misbehaved"
+
+
+class ServerStopping(Unavailable):
+    code = "server_stopping"
+
+
 class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
+
+
+class Limited(Unavailable):
+    """Too much at once. It is worth another try in ``retry_after`` seconds."""
+
+    code = "limited"
+
+    def __init__(self, message: str, *, retry_after: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class QueueFull(Limited):
+    """As many requests wait for the model as may."""
+
+    code = "queue_full"
+
+
+class TooManyAtOnce(Limited):
+    """A key has as many requests under way as it may."""
+
+    code = "too_many_at_once"
+
+
+class TokenRateExceeded(Limited):
+    """A key has used its tokens of the minute."""
+
+    code = "rate_limit_exceeded"
 
 
 class EngineError(FreeholdError):

@@ -11,14 +11,17 @@ import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from freehold.domain.durations import spelled
 from freehold.domain.errors import InvalidSetting
+from freehold.domain.setting_table import KNOWN, SETTINGS, Setting
+from freehold.domain.toml_lines import line_of
 
 DEFAULT_PORT = 7333
 DEFAULT_CONTEXT = 8192
@@ -26,20 +29,34 @@ DEFAULT_PARALLEL = 4
 DEFAULT_LATENCY = 500
 DEFAULT_PREFIX_MEMORY = 1024
 DEFAULT_DEADLINE = 600
+DEFAULT_QUEUE = 512
+DEFAULT_CONNECTIONS = 2048
+DEFAULT_DRAIN = 30
+DEFAULT_KEEP_ALIVE = 1800.0
+MAX_FILE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be configured. `docs/configuration.md` gives the reasons.
+    """Everything that can be configured. `setting_table` says what each is, and gives the reasons.
 
     ``context`` is in tokens per sequence; ``max_tokens`` None means as many as
     the context has room for; ``threads`` None means one per core we may use.
-    ``deadline`` is in seconds: how long a request may wait for its first token.
+    ``deadline`` is in seconds: how long a request may wait for its first token; ``drain`` too: how
+    long answers may go on after the order to stop. ``queue`` is how many requests may wait for each
+    model, ``connections`` how many the server holds at once; ``require_keys`` asks for API keys on
+    loopback too; ``hosts`` and ``cors_origins`` are further names of the server and the web pages
+    of others that may use it.
     ``cache_layout``, ``cache_type``, ``flash_attention``, ``cells`` and ``prefix_memory`` (MiB)
     are about the key-value cache; ``latency`` is the inter-token latency, in milliseconds, that
-    reading other prompts must respect; ``speculate`` allows guessing tokens.
+    reading other prompts must respect; ``speculate`` allows guessing tokens. ``profiles``: use what
+    `freehold tune` has measured.
     ``aliases`` are further names of models, for clients that insist on one. ``policy`` is the file
     that says what to do about verdicts on licences; None: the usual one, if it is there.
+    ``memory_budget`` MiB are for all models together, None: what the machine can spare;
+    ``keep_alive`` is how many seconds an unused model stays, infinity for ever; those named in
+    ``pin`` are loaded at the start and stay.
+    ``conversations`` of the page are kept on disk; False: in memory, until the server ends.
     ``origins`` says where each value came from: ``flag``, a variable, a file, ``default``.
     """
 
@@ -51,6 +68,12 @@ class Settings:
     parallel: int = DEFAULT_PARALLEL
     threads: int | None = None
     deadline: int = DEFAULT_DEADLINE
+    queue: int = DEFAULT_QUEUE
+    connections: int = DEFAULT_CONNECTIONS
+    require_keys: bool = False
+    hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    drain: int = DEFAULT_DRAIN
     cache_layout: str = "streams"
     cache_type: str = "f16"
     flash_attention: bool = False
@@ -58,13 +81,19 @@ class Settings:
     prefix_memory: int = DEFAULT_PREFIX_MEMORY
     latency: int = DEFAULT_LATENCY
     speculate: bool = True
+    profiles: bool = True
     offline: bool = False
+    conversations: bool = True
     api_key: str | None = field(default=None, repr=False)
     hub_endpoint: str | None = None
     hub_token: str | None = field(default=None, repr=False)
     log_level: str = "warning"
+    log_format: str = "text"
     aliases: Mapping[str, str] = field(default_factory=dict)
     policy: Path | None = None
+    memory_budget: int | None = None
+    keep_alive: float = DEFAULT_KEEP_ALIVE
+    pin: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -88,116 +117,64 @@ def default_policy() -> Path:
     return default_file().with_name("policy.toml")
 
 
-def _number(low: int, high: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if isinstance(value, bool | float):
-            raise ValueError("must be a whole number")
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            raise ValueError("must be a whole number") from None
-        if not low <= number <= high:
-            raise ValueError(f"must be between {low} and {high}")
-        return number
-
-    return parse
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a non-empty text")
-    return value
-
-
-def _switch(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    try:
-        return known[str(value).lower()]
-    except KeyError:
-        raise ValueError("must be true or false") from None
-
-
-def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser().absolute()
-
-
-def _one_of(*names: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in names:
-            raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}")
-        return str(value)
-
-    return parse
-
-
-def _pairs(value: Any) -> Mapping[str, str]:
-    """A table, or ``name=model`` with commas between several."""
-    if isinstance(value, str):
-        value = [item for item in value.split(",") if item.strip()]
-    if isinstance(value, list | tuple):
-        split = [str(item).partition("=") for item in value]
-        value = {name.strip(): model.strip() if sign else None for name, sign, model in split}
-    whole = isinstance(value, Mapping) and all(
-        isinstance(text, str) and text for pair in value.items() for text in pair
-    )
-    if not whole:
-        raise ValueError("must be pairs of a name and a model, as in gpt-4o=qwen3:4b")
-    if set(value) & set(value.values()):
-        raise ValueError("must be names of models, not of each other")
-    return dict(value)
-
-
-_MAX_CONTEXT = 16 * 1024 * 1024
-
-# Setting -> (environment variable, parser).
-_KNOWN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "home": ("FREEHOLD_HOME", _path),
-    "host": ("FREEHOLD_HOST", _text),
-    "port": ("FREEHOLD_PORT", _number(0, 65535)),
-    "context": ("FREEHOLD_CONTEXT", _number(16, _MAX_CONTEXT)),
-    "max_tokens": ("FREEHOLD_MAX_TOKENS", _number(1, _MAX_CONTEXT)),
-    "parallel": ("FREEHOLD_PARALLEL", _number(1, 256)),
-    "threads": ("FREEHOLD_THREADS", _number(1, 1024)),
-    "deadline": ("FREEHOLD_DEADLINE", _number(1, 86400)),
-    "cache_layout": ("FREEHOLD_CACHE_LAYOUT", _one_of("streams", "unified")),
-    "cache_type": ("FREEHOLD_CACHE_TYPE", _one_of("f32", "f16", "bf16", "q8_0")),
-    "flash_attention": ("FREEHOLD_FLASH_ATTENTION", _switch),
-    "cells": ("FREEHOLD_CELLS", _number(16, _MAX_CONTEXT)),
-    "prefix_memory": ("FREEHOLD_PREFIX_MEMORY", _number(0, 1024 * 1024)),
-    "latency": ("FREEHOLD_LATENCY", _number(1, 60_000)),
-    "speculate": ("FREEHOLD_SPECULATE", _switch),
-    "offline": ("FREEHOLD_OFFLINE", _switch),
-    "api_key": ("FREEHOLD_API_KEY", _text),
-    "hub_endpoint": ("HF_ENDPOINT", _text),
-    "hub_token": ("HF_TOKEN", _text),
-    "aliases": ("FREEHOLD_ALIASES", _pairs),
-    "policy": ("FREEHOLD_POLICY", _path),
-    "log_level": ("FREEHOLD_LOG_LEVEL", _one_of("debug", "info", "warning", "error")),
-}
 _OTHER_VARIABLES = {"FREEHOLD_CONFIG"}
 
 
-def _read_file(path: Path, *, required: bool) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class _File:
+    """What a configuration file says."""
+
+    path: Path
+    text: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def where(self, name: str) -> str:
+        line = line_of(self.text, name)
+        return f"{self.path}, line {line}" if line else str(self.path)
+
+
+def _read_file(path: Path, *, required: bool) -> _File:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise InvalidSetting(f"{path} is too long to be a configuration file.")
+        text = data.decode()
+        return _File(path, text, tomllib.loads(text))
     except FileNotFoundError:
         if required:
             raise InvalidSetting(f"The configuration file {path} does not exist.") from None
-        return {}
+        return _File(path)
     except OSError as error:
         raise InvalidSetting(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{path} is not valid TOML: it is not UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise InvalidSetting(f"{path} is not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise InvalidSetting(f"{path} is nested too deeply to be a configuration file.") from error
 
 
-def _reject_unknown(names: set[str], known: set[str], where: str) -> None:
-    for name in sorted(names - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
-        raise InvalidSetting(f"{where} has no setting called {name}.", hint=hint)
+def _reject_unknown(file: _File, variables: Mapping[str, str]) -> None:
+    for name in file.values:
+        if name not in KNOWN:
+            raise _unknown(name, set(KNOWN), file.where(name))
+    ours = {name for name in variables if name.startswith("FREEHOLD_")}
+    known = {setting.variable for setting in SETTINGS} | _OTHER_VARIABLES
+    for name in sorted(ours - known):
+        raise _unknown(name, known, "a variable")
+
+
+def _unknown(name: str, known: set[str], where: str) -> InvalidSetting:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
+    return InvalidSetting(f"There is no setting called {name} ({where}).", hint=hint)
+
+
+def configuration_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file that is read: the usual one, or what FREEHOLD_CONFIG names."""
+    named = (environment() if environ is None else environ).get("FREEHOLD_CONFIG")
+    return Path(named) if named else default_file()
 
 
 def resolve(
@@ -209,29 +186,61 @@ def resolve(
     """Merge flags (absent or None means not given), environment, file and defaults."""
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     variables = environment() if environ is None else environ
-    named = variables.get("FREEHOLD_CONFIG")
-    path = file or (Path(named) if named else default_file())
-    stored = _read_file(path, required=file is not None or named is not None)
-    _reject_unknown(set(stored), set(_KNOWN), str(path))
-    ours = {name for name in variables if name.startswith("FREEHOLD_")}
-    known_variables = {variable for variable, _ in _KNOWN.values()} | _OTHER_VARIABLES
-    _reject_unknown(ours, known_variables, "The environment")
+    path = file or configuration_file(variables)
+    stored = _read_file(path, required=file is not None or bool(variables.get("FREEHOLD_CONFIG")))
+    _reject_unknown(stored, variables)
 
     values: dict[str, Any] = {"home": default_home()}
     origins = {item.name: "default" for item in dataclasses.fields(Settings)}
-    for name, (variable, parse) in _KNOWN.items():
+    for name, setting in KNOWN.items():
         if name in given:
-            raw, origin = given[name], f"flag --{name.replace('_', '-')}"
-        elif variables.get(variable):
-            raw, origin = variables[variable], f"variable {variable}"
-        elif name in stored:
-            raw, origin = stored[name], f"file {path}"
+            raw, origin = given[name], f"flag {_flag(setting)}"
+        elif variables.get(setting.variable):
+            raw, origin = variables[setting.variable], f"variable {setting.variable}"
+        elif name in stored.values:
+            raw, origin = stored.values[name], f"file {path}"
         else:
             continue
         try:
-            values[name] = parse(raw)
+            values[name] = setting.form(raw)
         except ValueError as error:
-            shown = "its value" if name in ("api_key", "hub_token") else repr(raw)
-            raise InvalidSetting(f"{name} {error}, but {shown} came from {origin}.") from None
+            shown_raw = "its value" if setting.secret else repr(raw)
+            if origin.startswith("file "):
+                origin = f"file {stored.where(name)}"
+            raise InvalidSetting(f"{name} {error}, but {shown_raw} came from {origin}.") from None
         origins[name] = origin
     return Settings(**values, origins=origins)
+
+
+def _flag(setting: Setting) -> str:
+    return setting.serve_flag or f"--{setting.name.replace('_', '-')}"
+
+
+def default_of(setting: Setting) -> str:
+    """What a setting is when nobody sets it, as the documentation says it."""
+    if setting.default is not None:
+        return setting.default
+    value = next(item.default for item in dataclasses.fields(Settings) if item.name == setting.name)
+    return "none" if value is None else shown(value)
+
+
+def shown(value: Any) -> str:
+    """A value in one line, as it would stand on a command line."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():  # the only ones are durations
+            return spelled(value)
+        case Mapping():
+            return ", ".join(f"{name}={model}" for name, model in value.items())
+        case list() | tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def changed(before: Settings, after: Settings) -> tuple[tuple[Setting, ...], tuple[Setting, ...]]:
+    """Which settings differ: those a running server takes, and those it was started with."""
+    differing = [s for s in SETTINGS if getattr(before, s.name) != getattr(after, s.name)]
+    live = tuple(setting for setting in differing if setting.live)
+    return live, tuple(setting for setting in differing if not setting.live)
