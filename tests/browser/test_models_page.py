@@ -1,0 +1,75 @@
+"""Fetching models with an interruption, verdicts with duties, papers, deletion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from freehold.engines.scripted import Script
+from tests.browser.conftest import picture
+from tests.support.fake_hub import FakeFile, FakeRepository
+from tests.support.gateway import Gateway, gateway, wait_for
+from tests.support.metered_hub import MeteredHub
+from tests.support.models import model_bytes
+
+pytestmark = pytest.mark.native
+
+LARGE = FakeFile(model_bytes("large", elements=1 << 20))
+NAME = "hf:maker/Tiny-GGUF:large.gguf"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[MeteredHub]:
+    card = FakeFile(b"---\nlicense: gemma\n---\n# A model\n")
+    files = {"large.gguf": LARGE, "README.md": card}
+    with MeteredHub([FakeRepository("maker/Tiny-GGUF", files)]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Path, hub: MeteredHub
+) -> Iterator[Gateway]:
+    home = tmp_path_factory.mktemp("home")
+    with gateway(home, (tiny,), script=lambda _: Script(), hub_endpoint=hub.endpoint) as running:
+        yield running
+
+
+def test_from_fetching_to_deleting(page: Page, server: Gateway, hub: MeteredHub) -> None:
+    page.get_by_role("link", name="Models").click()
+    hub.meter.hold_after = 100_000
+    page.get_by_label("Fetch another model").fill(NAME)
+    page.get_by_role("button", name="Fetch", exact=True).click()
+    fetching = page.get_by_role("region", name=f"Fetching: {NAME}")
+    hub.meter.wait_until_held()
+    fetching.get_by_role("progressbar").wait_for()
+    fetching.get_by_role("button", name="Pause").click()
+    expect(fetching.get_by_role("button", name="Go on")).to_be_visible()
+    hub.meter.release()
+    partial = server.runtime.settings.home / "partial" / LARGE.sha256
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 0)
+    fetching.get_by_role("button", name="Go on").click()
+    expect(fetching.get_by_role("status")).to_have_text("It is here.")
+    assert (hub.ranges[-1] or "").startswith("bytes=")  # not from the beginning
+
+    row = page.get_by_role("row").filter(has_text=NAME)
+    expect(row).to_contain_text("4.2 MB")
+    row.get_by_role("button", name="Details").click()
+    papers = page.get_by_role("dialog")
+    expect(papers.get_by_role("heading", name="What you must do")).to_be_visible()
+    expect(papers).to_contain_text(LARGE.sha256)
+    expect(papers.get_by_role("heading", name="Made of")).to_be_visible()
+    picture(page, "papers")
+    for link, member in (("Lock", "files"), ("Bill of materials", "bomFormat")):
+        with page.expect_download() as saved:
+            papers.get_by_role("link", name=link).click()
+        assert member in json.loads(Path(saved.value.path()).read_text())
+    papers.get_by_role("button", name="Close").click()
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(row).to_have_count(0)
+    assert NAME not in [one["id"] for one in server.client.get("/v1/models").json()["data"]]

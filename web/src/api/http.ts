@@ -1,0 +1,87 @@
+/** Talking to the server this page came from, and to nobody else. */
+
+/** What the server said no to, in its own words; `status` 0: it could not be reached. */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+async function answered(path: string, init: RequestInit): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, init);
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new Problem(0, "");
+  }
+  if (response.ok) return response;
+  throw new Problem(response.status, complaint(await response.text()) ?? response.statusText);
+}
+
+/** The sentence in an error body of either dialect. */
+export function complaint(body: string): string | null {
+  try {
+    const parsed: unknown = JSON.parse(body);
+    if (typeof parsed !== "object" || parsed === null || !("error" in parsed)) return null;
+    const error = parsed.error;
+    if (typeof error === "string") return error;
+    if (typeof error === "object" && error !== null && "message" in error) {
+      return String(error.message);
+    }
+    return null;
+  } catch {
+    return null;
+  }
+}
+
+function withBody(method: string, body: unknown): RequestInit {
+  return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+}
+
+export async function get<T>(path: string): Promise<T> {
+  return (await (await answered(path, {})).json()) as T;
+}
+
+export async function send<T>(method: "POST" | "PATCH", path: string, body: unknown): Promise<T> {
+  return (await (await answered(path, withBody(method, body))).json()) as T;
+}
+
+/** For routes that answer with nothing. */
+export async function order(method: "DELETE" | "POST", path: string, body?: unknown): Promise<void> {
+  await answered(path, body === undefined ? { method } : withBody(method, body));
+}
+
+/** The lines of a body, as they come. */
+export async function* lines(
+  path: string,
+  signal: AbortSignal,
+  body?: unknown,
+): AsyncGenerator<string> {
+  const init = body === undefined ? {} : withBody("POST", body);
+  const response = await answered(path, { ...init, signal });
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    const found = (rest + value).split("\n");
+    rest = found.pop() ?? "";
+    yield* found;
+  }
+  if (rest) yield rest;
+}
+
+/** The data of server-sent events, each of one line, as this server writes them. */
+export async function* events(
+  path: string,
+  signal: AbortSignal,
+  body?: unknown,
+): AsyncGenerator<string> {
+  for await (const line of lines(path, signal, body)) {
+    if (line.startsWith("data: ")) yield line.slice("data: ".length);
+  }
+}

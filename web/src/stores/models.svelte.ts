@@ -1,0 +1,54 @@
+/** The models that can be asked for, and those that can be fetched. */
+
+import * as api from "../api/models";
+import { words } from "./appearance.svelte";
+import { notices } from "./notices.svelte";
+
+class Models {
+  #here = $state.raw<readonly api.Model[]>([]);
+  #catalogue = $state.raw<readonly api.CatalogueModel[]>([]);
+  #disk = $state.raw<api.Disk | null>(null);
+  #known = $state(false);
+
+  get here(): readonly api.Model[] {
+    return this.#here;
+  }
+  get catalogue(): readonly api.CatalogueModel[] {
+    return this.#catalogue;
+  }
+  get disk(): api.Disk | null {
+    return this.#disk;
+  }
+  /** Whether `here` has been read: before, an empty list means nothing. */
+  get known(): boolean {
+    return this.#known;
+  }
+  async read(): Promise<void> {
+    await notices.attempt(async () => {
+      this.#here = await api.here();
+      this.#known = true;
+    });
+  }
+  async readAll(): Promise<void> {
+    await this.read();
+    await notices.attempt(async () => {
+      [this.#catalogue, this.#disk] = await Promise.all([api.catalogue(), api.disk()]);
+    });
+  }
+  async load(name: string): Promise<void> {
+    await notices.attempt(async () => void (await api.load(name)));
+    await this.read();
+  }
+  async unload(name: string): Promise<void> {
+    await notices.attempt(async () => {
+      if ((await api.unload(name)).left !== null) notices.say(words().stillUsed(name));
+    });
+    await this.read();
+  }
+  async remove(name: string): Promise<void> {
+    await notices.attempt(() => api.remove(name));
+    await this.readAll();
+  }
+}
+
+export const models = new Models();

@@ -1,0 +1,59 @@
+/** The fetching of models. It ends with the page; the next one goes on from there. */
+
+import { pull } from "../api/models";
+import { models } from "./models.svelte";
+import { sentence } from "./notices.svelte";
+
+export class Pull {
+  status = $state("");
+  completed = $state(0);
+  total = $state<number | null>(null);
+  state = $state<"going" | "paused" | "failed" | "done">("going");
+  #stopping = new AbortController();
+
+  constructor(readonly name: string) {
+    void this.#go();
+  }
+  async #go(): Promise<void> {
+    try {
+      for await (const told of pull(this.name, this.#stopping.signal)) {
+        this.status = told.status;
+        if (told.total) {
+          this.total = told.total;
+          this.completed = told.completed ?? 0;
+        }
+      }
+      this.state = "done";
+      await models.readAll();
+    } catch (error) {
+      if (this.#stopping.signal.aborted) this.state = "paused";
+      else {
+        this.state = "failed";
+        this.status = sentence(error);
+      }
+    }
+  }
+  pause(): void {
+    this.#stopping.abort();
+  }
+  goOn(): void {
+    this.#stopping = new AbortController();
+    this.state = "going";
+    void this.#go();
+  }
+}
+
+class Pulls {
+  #all = $state.raw<readonly Pull[]>([]);
+
+  get all(): readonly Pull[] {
+    return this.#all;
+  }
+  begin(name: string): void {
+    const going = this.#all.find((each) => each.name === name);
+    if (going === undefined) this.#all = [...this.#all, new Pull(name)];
+    else if (going.state !== "going") going.goOn();
+  }
+}
+
+export const pulls = new Pulls();
