@@ -14,17 +14,19 @@ FLAGS := $(shell $(PYTHON) src/freehold/machine/compiler.py $${CXX:-c++} 2>/dev/
 NATIVE := $(if $(FLAGS),--config-settings-package "llama-cpp-python:cmake.define.CMAKE_CXX_FLAGS=$(FLAGS)")
 SYNC := UV_PYTHON_DOWNLOADS=never $(UV) sync --locked --quiet $(NATIVE)
 
-.PHONY: run test quick check bench soak lock wheel clean
+.PHONY: run test quick check bench soak lock web web-types test-web wheel clean
 
 run: .venv/ready-run
 	@.venv/bin/freehold run $(MODEL) "$(PROMPT)" </dev/null
 
+# Tests on the real model measure and use every core: they run one at a time.
 test: check
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not weights"
+	.venv/bin/python -m pytest -m weights
 
 # The tests that need no native code and no weights: seconds, for the inner loop.
 quick: .venv/ready-test
-	.venv/bin/python -m pytest -m "not native and not weights"
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not native and not weights"
 
 check: .venv/ready-test
 	.venv/bin/ruff format --check src tests benchmarks
@@ -38,6 +40,27 @@ bench: .venv/ready-test
 # Half an hour of random load on the engine; `make test` has a short one.
 soak: .venv/ready-test
 	.venv/bin/python -m tests.support.soak 30
+
+# The page for people, built into src/freehold/web_page; needs Node 20.19 or newer.
+web: web/node_modules/ready
+	npm --prefix web run --silent build -- --logLevel warn
+
+# The page's types, after the API has changed.
+web-types: web/node_modules/ready .venv/ready-test
+	.venv/bin/python -m tests.support.page_api
+	npm --prefix web run --silent types
+
+# The page in a real browser, against the real server. Needs Node and Chromium.
+test-web: web .venv/ready-test
+	npm --prefix web run --silent check
+	npm --prefix web run --silent test
+	$(SYNC) --inexact --group browser
+	.venv/bin/python -m pytest tests/browser
+
+web/node_modules/ready: web/package.json web/package-lock.json
+	@command -v npm >/dev/null || { echo "Node is needed for the page: install it (Debian: apt install nodejs npm), then run make again." >&2; exit 1; }
+	npm --prefix web ci --silent
+	@touch $@
 
 .venv/ready-run: pyproject.toml uv.lock | toolchain
 	@echo "Setting up .venv; llama.cpp is compiled for this machine, which takes a few minutes."
@@ -65,4 +88,4 @@ wheel: .venv/ready-run
 	$(UV) build --wheel
 
 clean:
-	rm -rf .venv .uv dist
+	rm -rf .venv .uv dist src/freehold/web_page web/node_modules

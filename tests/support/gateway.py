@@ -37,13 +37,14 @@ class Gateway:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], **fields}
         return self.client.post("/v1/chat/completions", json=body)
 
-    def begin(self, path: str, body: dict[str, object]) -> socket.socket:
+    def begin(self, path: str, body: dict[str, object], key: str = "none") -> socket.socket:
         """A connection on which a request has been sent, and nothing read."""
         host, port = self.url.removeprefix("http://").split(":")
         data = json.dumps(body)
         connection = socket.create_connection((host, int(port)))
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {key}\r\n"
             f"Content-Length: {len(data)}\r\n\r\n{data}".encode()
         )
         return connection

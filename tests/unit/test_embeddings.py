@@ -129,7 +129,7 @@ def test_ollama_asks_and_is_answered() -> None:
     body = asked_of_ollama(input=["a", "b"], dimensions=2, keep_alive="0s")
     asked = ollama.embedding_request(body, "ours", cache_scope="local", deadline=5.0)
     assert (asked.model, asked.inputs, asked.dimensions) == ("ours", ("a", "b"), 2)
-    assert ollama.unloads(body)
+    assert asked.keep_alive == 0
     answer = written(ollama.frame(FOUND, body, 1.5), "embeddings", FOUND.vectors)
     assert json.loads(answer) == {
         "model": "m",
@@ -139,7 +139,7 @@ def test_ollama_asks_and_is_answered() -> None:
         "prompt_eval_count": 7,
     }
     legacy = OllamaLegacyRequest(model="m", prompt="a", keep_alive="5m")
-    assert not ollama.unloads(legacy)
+    assert ollama.embedding_request(legacy, "m", cache_scope="local", deadline=0).keep_alive == 300
     assert ollama.embedding_request(legacy, "m", cache_scope="local", deadline=0).inputs == ("a",)
     assert ollama.embeddings_response(FOUND).embedding == [0.6, 0.8]
 

@@ -32,6 +32,7 @@ RESERVED = {
     "starlette": ("api/",),
     "uvicorn": ("api/",),
     "huggingface_hub": ("weights/sources/",),
+    "pynvml": ("machine/gpu.py",),
     "pickle": (),
     "marshal": (),
     "shelve": (),

@@ -16,7 +16,10 @@ import freehold
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(freehold.__file__).parent
 
-JUDGES = ("weights/", "trust/", "text/", "process/", "api/guard.py", "api/bounds.py")
+JUDGES = (
+    *("weights/", "trust/", "text/", "process/", "runtime/access/", "runtime/admission.py"),
+    *("runtime/fairness.py", "api/guard.py", "api/auth.py", "api/limits.py", "api/bounds.py"),
+)
 
 # An assert may tell the type checker what is so by construction: `isinstance`, `is not None`.
 _OPENING = {"Unpickler", "load_module", "exec_module"}
@@ -98,19 +101,22 @@ def test_running_what_strangers_wrote_is_caught(source: str) -> None:
     assert runs_strangers_code(ast.parse(source))
 
 
-# The tests whose refusals must not vanish with `assert`; those that start servers are left out.
+# The tests whose refusals must not vanish with `assert`; those that take long are left out.
 SECURITY = (
     *("test_hostile_gguf.py", "test_safetensors.py", "test_template.py", "test_template_audit.py"),
-    *("test_rogue_hub.py", "test_reference.py"),
+    *("test_rogue_hub.py", "test_reference.py", "test_keys.py"),
 )
+CONTRACTS = ("test_security_cases.py", "test_routes_enumerated.py")
 QUICK = (
     "not no_engine and not takes_long and not whole_process and not compressed and not without_end"
+    " and not dribbles and not thousand and not connection and not does_not_read"
 )
 PLAIN = {"PYTHONOPTIMIZE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def test_the_refusals_hold_without_asserts() -> None:
     files = [f"tests/unit/{name}" for name in SECURITY]
+    files += [f"tests/contract/{name}" for name in CONTRACTS]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-x", "-m", "not native", "-k", QUICK),

@@ -11,12 +11,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from freehold.api.admin.keys_routes import router as keys_router
+from freehold.api.admin.models_routes import router as models_router
 from freehold.api.anthropic import convert as anthropic
 from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
 from freehold.api.anthropic.routes import router as anthropic_router
+from freehold.api.draining import Draining
 from freehold.api.guard import Guard, Rules, too_large
+from freehold.api.metrics import router as metrics_router
 from freehold.api.ollama import convert as ollama
 from freehold.api.ollama.embed_routes import router as ollama_embed_router
 from freehold.api.ollama.models_routes import router as ollama_models_router
@@ -29,8 +34,15 @@ from freehold.api.openai.responses_routes import responses_router as openai_resp
 from freehold.api.openai.routes import router as openai_router
 from freehold.api.plain.routes import router as plain_router
 from freehold.api.problem import Problem, Refused, problem_of, unexpected
+from freehold.api.readiness import Readiness
+from freehold.api.readiness import router as readiness_router
 from freehold.api.reference import page
 from freehold.api.stream import SILENCE_SECONDS, ClientLeft
+from freehold.api.web.conversations_routes import router as conversations_router
+from freehold.api.web.page import built, page_router
+from freehold.api.web.papers_routes import router as papers_router
+from freehold.api.web.session_routes import router as session_router
+from freehold.api.web.sessions import Sessions
 from freehold.domain.errors import FreeholdError
 from freehold.runtime.wiring import Runtime
 
@@ -61,6 +73,9 @@ def build_app(
     )
     app.state.runtime = runtime
     app.state.silence = silence
+    app.state.draining = Draining()
+    app.state.sessions = Sessions()
+    app.state.readiness = Readiness()
     app.include_router(openai_router)
     app.include_router(openai_completions_router)
     app.include_router(openai_responses_router())
@@ -71,6 +86,14 @@ def build_app(
     app.include_router(ollama_models_router)
     app.include_router(ollama_pull_router())
     app.include_router(ollama_embed_router)
+    app.include_router(models_router)
+    app.include_router(keys_router)
+    app.include_router(readiness_router)
+    app.include_router(metrics_router)
+    app.include_router(conversations_router)
+    app.include_router(papers_router)
+    app.include_router(session_router)
+    app.include_router(page_router(built()))
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -97,7 +120,14 @@ def build_app(
 
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(Guard, rules=rules, refuse=_refuse)
+    app.add_middleware(
+        Guard,
+        rules=rules,
+        keyring=runtime.keyring,
+        sessions=app.state.sessions,
+        refuse=_refuse,
+        exists=lambda scope: any(r.matches(dict(scope))[0] is not Match.NONE for r in app.routes),
+    )
     return app
 
 

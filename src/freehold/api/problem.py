@@ -35,8 +35,10 @@ class Refused(Exception):
 # The most specific class wins.
 _STATUS: dict[type[FreeholdError], int] = {
     errors.RequestError: 400,
+    errors.KeyNotValid: 401,
     errors.NotFound: 404,
     errors.Unavailable: 503,
+    errors.Limited: 429,
     errors.RefusedFile: 500,
     errors.LicenceRefused: 403,
     errors.EngineError: 500,
@@ -44,7 +46,7 @@ _STATUS: dict[type[FreeholdError], int] = {
     errors.EngineCrashed: 503,
     errors.FreeholdError: 500,
 }
-_WORTH_RETRYING = (errors.DeadlineExceeded, errors.EngineCrashed)
+_WORTH_RETRYING = (errors.DeadlineExceeded, errors.EngineCrashed, errors.ServerStopping)
 
 
 def status_of(error: FreeholdError) -> int:
@@ -61,8 +63,14 @@ def problem_of(error: FreeholdError) -> Problem:
         code=error.code,
         message=error.message if error.hint is None else f"{error.message} {error.hint}",
         field=getattr(error, "field", None),
-        retry_after=RETRY_AFTER_SECONDS if isinstance(error, _WORTH_RETRYING) else None,
+        retry_after=_retry_after(error),
     )
+
+
+def _retry_after(error: FreeholdError) -> int | None:
+    if isinstance(error, errors.Limited):
+        return error.retry_after
+    return RETRY_AFTER_SECONDS if isinstance(error, _WORTH_RETRYING) else None
 
 
 def unexpected(error: Exception) -> Problem:

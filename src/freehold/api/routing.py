@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from freehold.domain.errors import InvalidRequest
+from freehold.runtime.access.caller import current_caller
 from freehold.runtime.wiring import Runtime
 
 _STATUSES = (400, 401, 403, 404, 413, 415, 429, 500, 503)
@@ -23,6 +24,11 @@ def described_errors(shape: type[BaseModel]) -> dict[int | str, dict[str, type[B
 def runtime_of(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
+
+
+def scope_of() -> str:
+    """Whose prefixes, kept responses and conversations a request may share: its own key's."""
+    return current_caller().id
 
 
 def deadline_of(runtime: Runtime) -> float:

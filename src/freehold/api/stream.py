@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from freehold.api.draining import Draining
 from freehold.api.problem import Problem, problem_of, unexpected
 from freehold.domain.errors import FreeholdError
 
@@ -19,6 +20,10 @@ T = TypeVar("T")
 
 # How long a stream may be silent. Proxies give up after 30 seconds and more.
 SILENCE_SECONDS = 10.0
+
+# Where the model has to be loaded first a stream begins with a sign of life as soon as the load
+# did not fail at once: until then an error has a status of its own.
+LOADING_SECONDS = 1.0
 
 # For the description of routes that answer whole or as a stream.
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
@@ -47,7 +52,19 @@ class ClientLeft(Exception):
 
 
 async def until_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work``, cancelled as soon as the client disconnects. Raises `ClientLeft` then."""
+    """Run ``work``, cancelled as soon as the client disconnects. Raises `ClientLeft` then, and
+    `ServerStopping` when the server must end before it is over.
+    """
+    async with draining_of(request).bounded():
+        return await _until_client_leaves(request, work)
+
+
+def draining_of(request: Request) -> Draining:
+    draining: Draining = request.app.state.draining
+    return draining
+
+
+async def _until_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))
     try:
@@ -79,24 +96,33 @@ async def streamed(
     told: AsyncGenerator[bytes, None],
     form: Form,
     failed: Callable[[Problem], Iterable[bytes]],
+    *,
+    model: str | None = None,
 ) -> StreamingResponse:
     """``told`` as the body of a response; it is closed when that ends, or never begins.
 
     What it raises before its first bytes is raised here, and decides the status, if they come
-    before a silence is over. What it raises later is told by ``failed``, at the end of the body.
-    Raises `ClientLeft`.
+    before a silence is over; a short one, if ``model`` is not loaded. What it raises later is told
+    by ``failed``, at the end of the body. Raises `ClientLeft`.
     """
     silence: float = request.app.state.silence
+    first_silence = silence if _loaded(request, model) else min(silence, LOADING_SECONDS)
     first = asyncio.ensure_future(anext(told, b""))
     try:
-        patience = silence if form.beat is not None else None
+        patience = first_silence if form.beat is not None else None
         await until_client_leaves(request, asyncio.wait({first}, timeout=patience))
         if first.done():
             first.result()
     except BaseException:
         await _close(first, told)
         raise
-    return _Telling(first, told, form, failed, silence)
+    return _Telling(first, told, form, failed, silence, draining_of(request))
+
+
+def _loaded(request: Request, model: str | None) -> bool:
+    with contextlib.suppress(FreeholdError):  # raised again by what is told, with its status
+        return model is None or request.app.state.runtime.manager.ready(model)
+    return True
 
 
 async def _close(first: asyncio.Future[bytes], told: AsyncGenerator[bytes, None]) -> None:
@@ -114,6 +140,7 @@ class _Telling(StreamingResponse):
         form: Form,
         failed: Callable[[Problem], Iterable[bytes]],
         silence: float,
+        draining: Draining,
     ) -> None:
         # nginx holds back what it passes on unless it is told not to.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -123,12 +150,13 @@ class _Telling(StreamingResponse):
         self._beat = form.beat
         self._failed = failed
         self._silence = silence
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Not Starlette's way: what it cancels cannot clean up, it is cancelled at every await.
         try:
             with contextlib.suppress(ClientLeft):
-                await until_client_leaves(Request(scope, receive), self.stream_response(send))
+                await _until_client_leaves(Request(scope, receive), self.stream_response(send))
         finally:
             await _close(self._first, self._told)
 
@@ -138,9 +166,12 @@ class _Telling(StreamingResponse):
         )
         async with _kept_alive(send, self._beat, self._silence) as say:
             try:
-                await say(await self._first)
-                async for more in self._told:
-                    await say(more)
+                if self._beat is not None and not self._first.done():
+                    await say(self._beat)
+                async with self._draining.bounded():
+                    await say(await self._first)
+                    async for more in self._told:
+                        await say(more)
             except Exception as error:  # noqa: BLE001 - the end of the stream: its reader is told
                 for last in self._failed(_problem(error)):
                     await say(last)

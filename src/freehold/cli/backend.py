@@ -28,12 +28,14 @@ from freehold.domain.errors import (
     EngineError,
     FreeholdError,
     InvalidRequest,
+    LicenceRefused,
     LoadFailed,
     OfflineRefused,
     PoisonRequest,
     PromptTooLong,
     ServerUnreachable,
     TemplateFailed,
+    Unavailable,
 )
 from freehold.domain.events import Timings
 from freehold.domain.settings import Settings
@@ -101,7 +103,7 @@ class ServerBackend:
             ):
                 if response.status_code != 200:
                     await response.aread()
-                    raise _refusal(response.json())
+                    raise refusal(response.json())
                 async with contextlib.aclosing(_parts(response, began, request)) as parts:
                     async for part in parts:
                         yield part
@@ -158,7 +160,7 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _refusal(body: dict[str, Any]) -> FreeholdError:
+def refusal(body: dict[str, Any]) -> FreeholdError:
     """The server's error as ours, by its code; the sentence is the server's."""
     details = body.get("error", {})
     message = str(details.get("message", "The server refused the request."))
@@ -171,7 +173,9 @@ def _refusal(body: dict[str, Any]) -> FreeholdError:
             EngineCrashed,
             PoisonRequest,
             LoadFailed,
+            LicenceRefused,
             DeadlineExceeded,
+            Unavailable,
         )
     }
     return kinds.get(str(details.get("code")), EngineError)(message)
@@ -190,7 +194,7 @@ async def _parts(
             continue
         chunk = json.loads(line.removeprefix("data: "))
         if "error" in chunk:
-            raise _refusal(chunk)
+            raise refusal(chunk)
         if chunk.get("usage"):
             usage = _usage(chunk["usage"])
         for choice in chunk["choices"]:

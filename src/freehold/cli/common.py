@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from freehold.domain.settings import Settings, resolve
+from freehold.runtime import logs
 from freehold.weights.progress import Progress
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -21,9 +21,9 @@ OFFLINE_OPTION = click.option(
 
 
 def settings_from(**flags: Any) -> Settings:
-    """Resolve settings and set the log level they name."""
+    """Resolve settings, and log as they say."""
     settings = resolve(flags)
-    logging.getLogger().setLevel(settings.log_level.upper())
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 

@@ -15,20 +15,19 @@ from pathlib import Path
 
 import click
 import msgspec
-import psutil
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
-from freehold.engines.llamacpp.build import Build, cpu_model, installed, rebuild_command
+from freehold.engines.llamacpp.build import Build, installed, rebuild_command
 from freehold.machine.compiler import find_compiler
+from freehold.machine.probe import probe
 from freehold.process.child import child_environment, describe_exit
 from freehold.process.confine import Confinement, Layer
 from freehold.runtime import native
 from freehold.runtime import server as announcement
-from freehold.runtime.wiring import usable_cores
 from freehold.trust.egress import refuse_egress
 from freehold.weights.store import Store
 
@@ -60,7 +59,7 @@ def command(model: str | None, egress: bool, as_json: bool) -> int:
         return _egress(settings, model, as_json)
     if model is not None:
         raise click.UsageError("MODEL goes with --egress.")
-    findings = [*_machine(), *_native(settings), *_store(settings), *_network(settings)]
+    findings = [*_machine(settings), *_native(settings), *_store(settings), *_network(settings)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -104,13 +103,19 @@ def _egress(settings: Settings, model: str | None, as_json: bool) -> int:
     return _status(findings)
 
 
-def _machine() -> list[Finding]:
-    memory = psutil.virtual_memory()
+def _machine(settings: Settings) -> list[Finding]:
+    computer = probe(settings.home, environment())
+    processor, memory = computer.processor, computer.memory
+    limit = f", limited by {memory.limited_by}" if memory.limited_by else ""
     return [
         Finding("freehold", version("freehold")),
         Finding("Python", f"{platform.python_version()} at {sys.executable}"),
-        Finding("Processor", f"{cpu_model()}, {usable_cores()} cores usable"),
-        Finding("Memory", f"{size(memory.total)}, {size(memory.available)} available"),
+        Finding("Processor", f"{processor.name}, {processor.cores} cores usable"),
+        Finding("Memory", f"{size(memory.total)}, {size(memory.available)} available{limit}"),
+        *(
+            Finding("Graphics", f"{gpu.name}, {size(gpu.total)}, {size(gpu.available)} available")
+            for gpu in computer.gpus
+        ),
     ]
 
 

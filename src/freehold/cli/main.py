@@ -7,7 +7,6 @@ that will not be used, 5 not available now, 6 the engine failed, 130 interrupted
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from importlib.metadata import version
@@ -16,12 +15,17 @@ import click
 
 from freehold.domain import errors
 from freehold.domain.errors import FreeholdError
+from freehold.runtime import logs
 
 # Command -> (module, one line for --help). Modules are imported when their command runs.
 _COMMANDS = {
     "run": ("run", "Ask a model; without a prompt, hold a conversation."),
     "serve": ("serve", "Serve models over HTTP (OpenAI's API)."),
+    "ps": ("ps", "List the models in memory."),
+    "load": ("load", "Have a running server load a model."),
+    "stop": ("stop_model", "Have running servers unload a model."),
     "pull": ("pull", "Fetch a model and verify it."),
+    "plan": ("plan", "Say which models fit this machine, and how fast they should be."),
     "list": ("list_models", "List the models here, or all that are known by name."),
     "show": ("show", "Show what is known of a model, and what it would see."),
     "licence": ("licence", "Say what a model's licences allow: to run it, to serve it."),
@@ -29,9 +33,13 @@ _COMMANDS = {
     "lock": ("lock", "Print the record of what a model is, down to the byte."),
     "verify-files": ("verify_files", "Hash a model's files in full, and compare."),
     "sbom": ("sbom", "Print a model as a CycloneDX bill of materials."),
+    "tune": ("tune", "Find the fastest format and settings for a model here."),
     "rm": ("rm", "Remove a model."),
     "prune": ("prune", "Delete what no model needs."),
     "import": ("import_models", "Take over models other programs have fetched."),
+    "key": ("key", "Issue, list and revoke API keys, and see what each has used."),
+    "config": ("config", "Show the settings, and where each came from."),
+    "bench": ("bench", "Measure how fast a model, or any server, answers under load."),
     "doctor": ("doctor", "Check this machine and this installation."),
     "completion": ("completion", "Print the shell's completion script."),
 }
@@ -79,7 +87,7 @@ def exit_status(error: FreeholdError) -> int:
 
 def main() -> None:
     """The console script."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.configure("warning", "text")
     try:
         result = cli(standalone_mode=False)
     except FreeholdError as error:

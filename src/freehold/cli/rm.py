@@ -7,6 +7,7 @@ import click
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.domain.errors import InvalidReference, ModelNotPulled
+from freehold.runtime.profiles import forget_made
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping
 from freehold.weights.library import Library
@@ -34,6 +35,7 @@ def command(references: tuple[str, ...], as_json: bool) -> None:
     freed = {m.reference: housekeeping.remove(library.store, m) for m in manifests}
     for manifest in manifests:
         forget(library.store.home, manifest.reference)
+        freed[manifest.reference] += forget_made(library, manifest.files[0].sha256)
     if as_json:
         print_json([{"reference": name, "freed": count} for name, count in freed.items()])
         return

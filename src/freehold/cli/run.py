@@ -60,6 +60,9 @@ from freehold.weights.reference import PathReference
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Make a sampled answer repeatable.")
 @click.option("--context", type=int, help="Context in tokens (8192).")
+@click.option(
+    "--profile/--no-profile", "profiles", default=None, help="Load it as `tune` found best (true)."
+)
 @JSON_OPTION
 @OFFLINE_OPTION
 def command(
@@ -71,6 +74,7 @@ def command(
     top_p: float,
     seed: int | None,
     context: int | None,
+    profiles: bool | None,
     as_json: bool,
     offline: bool | None,
 ) -> None:
@@ -78,7 +82,7 @@ def command(
 
     What is piped in is added to the prompt. A model that is not here is fetched first.
     """
-    settings = settings_from(context=context, offline=offline)
+    settings = settings_from(context=context, profiles=profiles, offline=offline)
     if settings.offline:
         refuse_egress()
     text = _whole_prompt(prompt)
@@ -123,8 +127,16 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
     if isinstance(reference, PathReference):  # the server may run in another folder
         reference = PathReference(reference.path.absolute())
     server = await find_server(settings, str(reference))
-    if server is not None and settings.origins["context"].startswith("flag"):
-        notice("--context was given, so a second copy of the model is loaded beside the server's.")
+    given = [
+        origin.removeprefix("flag ")
+        for origin in (settings.origins["context"], settings.origins["profiles"])
+        if origin.startswith("flag")
+    ]
+    if server is not None and given:
+        notice(
+            f"{' and '.join(given)} given, so a second copy of the model is loaded beside the "
+            "server's."
+        )
         server = None
     if server is not None:
         notice(f"Answered {server.description}.")

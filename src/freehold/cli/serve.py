@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from freehold.cli.common import OFFLINE_OPTION, notice, settings_from
+from freehold.cli.common import notice, settings_from
 from freehold.cli.completing import LOCAL_MODEL
+from freehold.cli.setting_flags import given_flags, setting_flags
 from freehold.domain.errors import InvalidReference
-from freehold.domain.settings import Settings
+from freehold.domain.settings import Settings, resolve
 from freehold.process.confine import deny_network
 from freehold.trust import lock as locking
 from freehold.trust.egress import refuse_egress
@@ -26,20 +28,7 @@ from freehold.weights.reference import PathReference
 
 @click.command("serve")
 @click.argument("models", nargs=-1, shell_complete=LOCAL_MODEL)
-@click.option("--host", help="Address to listen on (127.0.0.1: this machine only).")
-@click.option("--port", type=int, help="Port to listen on (7333); 0 takes a free one.")
-@click.option("--context", type=int, help="Tokens per sequence (8192).")
-@click.option("--parallel", type=int, help="Sequences at once for each model (4).")
-@click.option("--max-tokens", type=int, help="Answer length where a request names none.")
-@click.option("--threads", type=int, help="Threads per model (all cores).")
-@click.option("--cache-layout", help="streams: cells for each sequence; unified: a shared pool.")
-@click.option("--cache-type", help="How the key-value cache is stored: f16, f32, bf16 or q8_0.")
-@click.option("--flash-attention/--no-flash-attention", default=None, help="Fused attention.")
-@click.option("--cells", type=int, help="Tokens all sequences share in a unified cache.")
-@click.option("--prefix-memory", type=int, help="MiB that keep finished prefixes (1024).")
-@click.option("--latency", type=int, help="Milliseconds between tokens to aim for (500).")
-@click.option("--speculate/--no-speculate", default=None, help="Guess tokens that repeat.")
-@click.option("--alias", "aliases", multiple=True, help="NAME=MODEL: another name of a model.")
+@setting_flags
 @click.option(
     "--locked",
     "lock_files",
@@ -47,47 +36,13 @@ from freehold.weights.reference import PathReference
     multiple=True,
     help="A lock: only models that are exactly as locked are served.",
 )
-@OFFLINE_OPTION
-def command(
-    models: tuple[str, ...],
-    host: str | None,
-    port: int | None,
-    context: int | None,
-    parallel: int | None,
-    max_tokens: int | None,
-    threads: int | None,
-    cache_layout: str | None,
-    cache_type: str | None,
-    flash_attention: bool | None,
-    cells: int | None,
-    prefix_memory: int | None,
-    latency: int | None,
-    speculate: bool | None,
-    aliases: tuple[str, ...],
-    lock_files: tuple[Path, ...],
-    offline: bool | None,
-) -> None:
+def command(models: tuple[str, ...], lock_files: tuple[Path, ...]) -> None:
     """Serve every model in the store, and the files named here, over HTTP.
 
     MODELS are loaded at once; others are loaded when they are first asked for.
     """
-    settings = settings_from(
-        host=host,
-        port=port,
-        context=context,
-        parallel=parallel,
-        max_tokens=max_tokens,
-        threads=threads,
-        cache_layout=cache_layout,
-        cache_type=cache_type,
-        flash_attention=flash_attention,
-        cells=cells,
-        prefix_memory=prefix_memory,
-        latency=latency,
-        speculate=speculate,
-        aliases=aliases or None,
-        offline=offline,
-    )
+    flags = given_flags()
+    settings = settings_from(**flags)
     served = _check(Library.open(settings), models)
     if settings.offline:
         refuse_egress()
@@ -98,7 +53,7 @@ def command(
     sock = bind(settings)
     if settings.offline:
         deny_network()  # the one socket a server needs is there
-    asyncio.run(_serve(settings, sock, models, served, locks))
+    asyncio.run(_serve(settings, sock, models, served, locks, lambda: resolve(flags)))
     notice("Stopped.")
 
 
@@ -127,6 +82,7 @@ async def _serve(
     models: tuple[str, ...],
     served: tuple[Path, ...],
     locks: tuple[Lock, ...],
+    reread: Callable[[], Settings],
 ) -> None:
     from freehold.api.server import serve
     from freehold.runtime.wiring import open_runtime
@@ -136,4 +92,4 @@ async def _serve(
     async with open_runtime(
         settings, notice=notice, served_paths=served, use=use, locks=locks
     ) as runtime:
-        await serve(runtime, sock, preload=models, say=notice)
+        await serve(runtime, sock, preload=models, say=notice, reread=reread)

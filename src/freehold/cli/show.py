@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import click
+import msgspec
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
 from freehold.cli.completing import MODEL
@@ -13,6 +14,8 @@ from freehold.cli.pull import announce, summary, template_lines
 from freehold.domain.chat import Conversation, Message, Role
 from freehold.domain.errors import ModelNotPulled
 from freehold.domain.settings import Settings
+from freehold.machine.profile import Profile
+from freehold.runtime.profiles import Here, Profiles
 from freehold.text.client import Prompt, TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Verdict
@@ -85,7 +88,14 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
     dossier = dossiers.of(model)
     verdict, template = dossier.verdict, dossiers.template(model, dossier)
     if as_json:
-        print_json({**_facts(model, verdict), "template": template.data if template else None})
+        profile = Profiles(settings.home).get(model.digest)
+        print_json(
+            {
+                **_facts(model, verdict),
+                "template": template.data if template else None,
+                "profile": msgspec.to_builtins(profile),
+            }
+        )
         return
     header = model.header
     lines: list[tuple[str, str]] = [
@@ -119,6 +129,9 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
             ("Fetched", model.manifest.fetched_at),
             ("Base models", ", ".join(model.manifest.base_models) or "none declared"),
         ]
+    profile = Profiles(settings.home).get(model.digest)
+    if profile is not None:
+        lines.append(("Profile", _profile_words(profile, settings)))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name.ljust(width)}  {value}")
@@ -126,6 +139,13 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         click.echo(line)
     if template is not None and template.changes:
         click.echo(template.changes)
+
+
+def _profile_words(profile: Profile, settings: Settings) -> str:
+    weights = profile.quantisation or "the weights as they are"
+    objection = Here.now(settings.home).objection(profile)
+    state = "not used: it " + objection if objection else "used by run and serve"
+    return f"of {profile.date}, {weights}; {state}"
 
 
 def _show_difference(model: LocalModel, other: LocalModel) -> None:
@@ -158,8 +178,6 @@ def _facts(model: LocalModel, verdict: Verdict) -> dict[str, Any]:
 
 def _show_row(row: CatalogModel, as_json: bool) -> None:
     if as_json:
-        import msgspec
-
         print_json({"here": False, **msgspec.to_builtins(row)})
         return
     notice(f"{row.reference} is not on this machine; this is what the catalogue says.")

@@ -13,9 +13,10 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from freehold.domain.answers import (
+    AnswerUsage,
     Begun,
     ContentDelta,
     Ended,
@@ -28,8 +29,10 @@ from freehold.domain.answers import (
 )
 from freehold.domain.chat import GenerateRequest, ToolCall
 from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
-from freehold.domain.events import Event, TokenLogprob
+from freehold.domain.events import Event, TextDelta, Timings, TokenLogprob
 from freehold.runtime.interpreter import Interpreter
+from freehold.runtime.logs import current_request, figures
+from freehold.runtime.observing import ModelTally, Pace
 from freehold.text.expectation import Expectation
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,8 @@ class Plan:
     """How all answers to one request are read. ``began``: when it arrived (monotonic seconds).
 
     ``budget`` bounds the tokens of reasoning. Without ``parallel_calls`` an answer ends with its
-    first call. ``model`` is its name.
+    first call. ``model`` is its name, ``tally`` where its answers are counted, ``took`` is told at
+    the end of each what it used, however it ended.
     """
 
     model: str
@@ -50,6 +54,8 @@ class Plan:
     began: float
     budget: int | None = None
     parallel_calls: bool = True
+    tally: ModelTally = field(default_factory=ModelTally)
+    took: Callable[[AnswerUsage], None] = lambda _: None
 
 
 class Answer:
@@ -75,45 +81,72 @@ class Answer:
             reasoning_end=self._reasoning_end,
             began=self._plan.began,
         )
-        end, decode = "cancelled", None
+        end, ended = "cancelled", None
         try:
             async with contextlib.aclosing(self._run(reader)) as parts:
                 async for part in parts:
                     if isinstance(part, Ended):
-                        end, decode = part.reason.value, part.timings.decode
+                        end, ended = part.reason.value, part.timings
                     yield part
         except FreeholdError as error:
             end = error.code
             raise
         finally:
+            self._count(end, reader, ended)
+            decode = ended.decode if ended is not None else 0.0
             self._log(end, reader, decode or reader.measured(time.monotonic()).decode)
+
+    def _count(self, end: str, reader: Interpreter, ended: Timings | None) -> None:
+        used, tally = reader.usage, self._plan.tally
+        self._plan.took(used)
+        tally.answers[end] += 1
+        tally.prompt_tokens += used.prompt_tokens
+        tally.cached_tokens += used.cached_tokens
+        tally.completion_tokens += used.completion_tokens
+        tally.reasoning_tokens += used.reasoning_tokens
+        tally.prefix_hits += used.cached_tokens > 0
+        if reader.first_token is not None:
+            tally.first_token.add(reader.first_token)
+        if ended is not None:
+            tally.queued.add(ended.queued)
+        if (asked := current_request()) is not None:
+            asked.model = self._plan.model
+            asked.prompt_tokens += used.prompt_tokens
+            asked.completion_tokens += used.completion_tokens
 
     def _log(self, end: str, reader: Interpreter, decode: float) -> None:
         """For operators: numbers, and nothing of what was said."""
         used = reader.usage
         further = used.completion_tokens - 1
-        log.info(
-            "request=%s model=%r end=%s prompt_tokens=%d cached_tokens=%d completion_tokens=%d "
-            "reasoning_tokens=%d first_token=%s first_answer=%s tokens_per_second=%s",
-            self._request.request_id,
-            self._plan.model,
-            end,
-            used.prompt_tokens,
-            used.cached_tokens,
-            used.completion_tokens,
-            used.reasoning_tokens,
-            _figure(reader.first_token),
-            _figure(reader.first_answer),
-            _figure(further / decode if further > 0 and decode > 0 else None),
+        told = {
+            "answer": self._request.request_id,
+            "model": self._plan.model,
+            "end": end,
+            "prompt_tokens": used.prompt_tokens,
+            "cached_tokens": used.cached_tokens,
+            "completion_tokens": used.completion_tokens,
+            "reasoning_tokens": used.reasoning_tokens,
+            "first_token": _figure(reader.first_token),
+            "first_answer": _figure(reader.first_answer),
+            "tokens_per_second": _figure(further / decode if further > 0 and decode > 0 else None),
+        }
+        said = " ".join(
+            f"{name}={value!r}" if name == "model" else f"{name}={'-' if value is None else value}"
+            for name, value in told.items()
         )
+        log.info("%s", said, extra=figures(told))
 
     async def _run(self, reader: Interpreter) -> AsyncGenerator[Part, None]:
         request: GenerateRequest | None = self._request
+        pace = Pace(self._plan.tally.between_tokens)
         while request is not None:
             following = None
             async with contextlib.aclosing(self._generate(request)) as events:
                 async for event in events:
-                    parts = self._wanted(reader, reader.read(event, time.monotonic()))
+                    now = time.monotonic()
+                    if isinstance(event, TextDelta):
+                        pace.hear(event, now)
+                    parts = self._wanted(reader, reader.read(event, now))
                     for part in parts:
                         yield part
                     if parts and isinstance(parts[-1], Ended):
@@ -166,8 +199,8 @@ class Answer:
         return [*parts[:end], reader.ended(EndReason.TOOL_CALLS, timings, None)]
 
 
-def _figure(measured: float | None) -> str:
-    return "-" if measured is None else f"{measured:.3f}"
+def _figure(measured: float | None) -> float | None:
+    return None if measured is None else round(measured, 3)
 
 
 async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part], None]:

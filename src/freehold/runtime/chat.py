@@ -1,11 +1,11 @@
-"""One request: lease → render → check → generate → read. The straight line itself."""
+"""One request: its turn → lease → render → check → generate → read. The straight line itself."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from freehold.domain.answers import Part, WholeAnswer
@@ -19,8 +19,10 @@ from freehold.domain.chat import (
 from freehold.domain.errors import InvalidRequest, PromptTooLong
 from freehold.domain.sampling import Constraint, Sampling
 from freehold.engines.base import begun_before, require_generating
+from freehold.runtime.admission import Admission, Admitted
 from freehold.runtime.answering import Answer, Plan, collect, merged
 from freehold.runtime.manager import Lease, Manager
+from freehold.runtime.observing import Meters
 from freehold.text.client import Prompt, TextService
 from freehold.text.expectation import Expectation, expectation, require_known
 from freehold.text.messages import VocabularySource
@@ -54,28 +56,38 @@ class Generation:
 
 
 class Chat:
-    """Opens generations. ``default_max_tokens`` None: as many as there is room for."""
+    """Opens generations when it is their turn, counted in ``meters``. ``default_max_tokens`` None:
+    as many as there is room for; it may change between requests.
+    """
 
     def __init__(
-        self, manager: Manager, text: TextService, *, default_max_tokens: int | None
+        self,
+        manager: Manager,
+        text: TextService,
+        admission: Admission,
+        *,
+        default_max_tokens: int | None,
+        meters: Meters,
     ) -> None:
         self._manager = manager
+        self._admission = admission
         self._text = text
-        self._default_max_tokens = default_max_tokens
+        self.default_max_tokens = default_max_tokens
+        self._meters = meters
 
     @contextlib.asynccontextmanager
     async def open(self, request: ChatRequest) -> AsyncIterator[Generation]:
-        """Lease the model and prepare the prompt; the lease ends with the context.
+        """Wait for its turn, lease the model and prepare the prompt; turn and lease end with the
+        context.
 
-        Raises what `Manager.lease`, `TextService.render` and `TextService.check_constraint`
-        raise, `InvalidRequest` for what the model cannot do, `PromptTooLong`, and
-        `DeadlineExceeded` if the model is not ready in time.
+        Raises what `Admission.turn`, `Manager.lease`, `TextService.render` and
+        `TextService.check_constraint` raise, `InvalidRequest` for what the model cannot do,
+        `PromptTooLong`, and `DeadlineExceeded` if the model is not ready in time.
         """
         began = time.monotonic()
         async with contextlib.AsyncExitStack() as held:
+            admitted, lease = await held.enter_async_context(self._leased(request, request.answers))
             async with begun_before(request.deadline):
-                lease = await held.enter_async_context(self._manager.lease(request.model))
-                require_generating(lease.supervisor.capabilities)
                 source = vocabulary_source(lease.model)
                 told = told_of(request)
                 require_known(source.template, told, request.tool_choice)
@@ -90,6 +102,8 @@ class Chat:
                 began,
                 told.reasoning.budget,
                 parallel_calls=request.tool_choice.parallel,
+                tally=self._meters.model(lease.model.name),
+                took=admitted.took,
             )
             yield self._generation(request, lease, prompt, plan)
 
@@ -109,20 +123,52 @@ class Chat:
     @contextlib.asynccontextmanager
     async def open_completion(self, request: CompletionRequest) -> AsyncIterator[Generation]:
         """As `open`, for text without a template."""
+        async with self.open_completions((request,)) as (generation,):
+            yield generation
+
+    @contextlib.asynccontextmanager
+    async def open_completions(
+        self, requests: Sequence[CompletionRequest]
+    ) -> AsyncIterator[tuple[Generation, ...]]:
+        """The same for several texts of one request, which differ in nothing else: they have their
+        turn together.
+        """
         began = time.monotonic()
-        async with contextlib.AsyncExitStack() as held:
-            async with begun_before(request.deadline):
-                lease = await held.enter_async_context(self._manager.lease(request.model))
-                require_generating(lease.supervisor.capabilities)
+        first = requests[0]
+        places = first.answers * len(requests)
+        async with self._leased(first, places) as (admitted, lease):
+            expected = replace(_AS_IT_IS, constraint=first.constraint)
+            tally = self._meters.model(lease.model.name)
+            plan = Plan(lease.model.name, expected, began, tally=tally, took=admitted.took)
+            async with begun_before(first.deadline):
                 source = vocabulary_source(lease.model)
-                if not isinstance(request.prompt, str):  # before anybody spells it out
-                    self._room(request, len(request.prompt), lease.supervisor.capabilities.context)
-                prompt = await self._completion_prompt(source, request)
-                if request.constraint is not None:
-                    await self._text.check_constraint(source, request.constraint)
-            expected = replace(_AS_IT_IS, constraint=request.constraint)
-            plan = Plan(lease.model.name, expected, began)
-            yield self._generation(request, lease, prompt, plan)
+                if first.constraint is not None:
+                    await self._text.check_constraint(source, first.constraint)
+                context = lease.supervisor.capabilities.context
+                generations = []
+                for request in requests:
+                    if not isinstance(request.prompt, str):  # before anybody spells it out
+                        self._room(request, len(request.prompt), context)
+                    prompt = await self._completion_prompt(source, request)
+                    generations.append(self._generation(request, lease, prompt, plan))
+            yield tuple(generations)
+
+    @contextlib.asynccontextmanager
+    async def _leased(
+        self, request: ChatRequest | CompletionRequest, places: int
+    ) -> AsyncIterator[tuple[Admitted, Lease]]:
+        """Its turn, and a model that writes."""
+        model, deadline = self._manager.canonical(request.model), request.deadline
+        async with (
+            self._admission.turn(model, places=places, deadline=deadline) as admitted,
+            self._manager.lease(
+                request.model, keep_alive=request.keep_alive, deadline=deadline
+            ) as lease,
+        ):
+            capabilities = lease.supervisor.capabilities
+            admitted.runs_on(capabilities)
+            require_generating(capabilities)
+            yield admitted, lease
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens its prompt has. The model is not loaded for it. Raises as `open`."""
@@ -177,7 +223,7 @@ class Chat:
             raise PromptTooLong.counted(
                 prompt_tokens=prompt_tokens, context=context, requested_tokens=request.max_tokens
             )
-        wanted = request.max_tokens or self._default_max_tokens or room
+        wanted = request.max_tokens or self.default_max_tokens or room
         return min(wanted, room)
 
 

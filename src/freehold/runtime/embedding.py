@@ -8,10 +8,12 @@ import time
 import uuid
 from collections.abc import Sequence
 
+from freehold.domain.answers import AnswerUsage
 from freehold.domain.chat import EmbedRequest
 from freehold.domain.embedding import EmbeddingRequest, Embeddings, Vector, shortened
 from freehold.domain.errors import InvalidRequest
 from freehold.engines.base import begun_before, require_embeddable, require_embedding
+from freehold.runtime.admission import Admission
 from freehold.runtime.chat import vocabulary_source
 from freehold.runtime.manager import Manager
 from freehold.text.client import TextService
@@ -21,24 +23,34 @@ from freehold.text.messages import VocabularySource
 MAX_TOKENS = 1024 * 1024
 
 
-async def embed(manager: Manager, text: TextService, request: EmbeddingRequest) -> Embeddings:
-    """Raises what `Manager.lease` and `TextService.tokenize` raise, `InvalidRequest` for what the
-    model cannot do, `PromptTooLong` for an input that does not fit, and `DeadlineExceeded`.
+async def embed(
+    manager: Manager, text: TextService, admission: Admission, request: EmbeddingRequest
+) -> Embeddings:
+    """Raises what `Admission.turn`, `Manager.lease` and `TextService.tokenize` raise,
+    `InvalidRequest` for what the model cannot do, `PromptTooLong` for an input that does not fit,
+    and `DeadlineExceeded`.
     """
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as held:
+        model = manager.canonical(request.model)
+        admitted = await held.enter_async_context(admission.turn(model, deadline=request.deadline))
+        lease = await held.enter_async_context(
+            manager.lease(request.model, keep_alive=request.keep_alive, deadline=request.deadline)
+        )
         async with begun_before(request.deadline):
-            lease = await held.enter_async_context(manager.lease(request.model))
             capabilities = lease.supervisor.capabilities
+            admitted.runs_on(capabilities)
             require_embedding(capabilities)
             inputs = await _tokenised(text, vocabulary_source(lease.model), request.inputs)
         wanted = EmbedRequest(uuid.uuid4().hex, inputs, request.cache_scope, request.deadline)
         require_embeddable(wanted, capabilities)
         loaded = time.monotonic() - began
         vectors = await lease.supervisor.embed(wanted)
+        tokens = sum(map(len, inputs))
+        admitted.took(AnswerUsage(tokens, cached_tokens=0, completion_tokens=0))
         if request.dimensions is not None:
             vectors = await asyncio.to_thread(_shortened, vectors, request.dimensions)
-        return Embeddings(lease.model.name, vectors, sum(map(len, inputs)), loaded)
+        return Embeddings(lease.model.name, vectors, tokens, loaded)
 
 
 def _shortened(vectors: Sequence[Vector], dimensions: int) -> tuple[Vector, ...]:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
-from freehold.domain.engine import CacheConfig, CacheLayout, CacheType, Kernels
+from freehold.domain.engine import Kernels
 from freehold.domain.errors import DigestMismatch
+from freehold.domain.setting_table import SETTINGS
 from freehold.domain.settings import Settings
 from freehold.engines.base import Engine, EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
-from freehold.runtime import native
+from freehold.machine.probe import memory, usable_cores
+from freehold.runtime import native, profiles
+from freehold.runtime.access.keyring import Keyring
+from freehold.runtime.admission import Admission
+from freehold.runtime.cache_settings import cache_config
 from freehold.runtime.chat import Chat
+from freehold.runtime.conversations import Conversations
 from freehold.runtime.gate import Gate
+from freehold.runtime.kept_answers import KeptAnswers
 from freehold.runtime.lifecycle import Supervisor
-from freehold.runtime.manager import MakeSupervisor, Manager
+from freehold.runtime.manager import MakeSupervisor, Manager, Rules
+from freehold.runtime.needs import needed, setup
+from freehold.runtime.observing import Meters
+from freehold.runtime.profiles import Choice
+from freehold.runtime.room import Room
 from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.lock import Lock
@@ -30,9 +38,9 @@ from freehold.weights.library import Library, LocalModel
 MakeEngine = Callable[[EngineConfig], Engine]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
-    """Everything that runs, ready to use."""
+    """Everything that runs, ready to use. ``settings`` change only by `take`."""
 
     settings: Settings
     library: Library
@@ -40,24 +48,45 @@ class Runtime:
     manager: Manager
     text: TextService
     chat: Chat
+    keyring: Keyring
+    admission: Admission
+    conversations: Conversations
+    kept_answers: KeptAnswers
+    meters: Meters
+
+    def take(self, settings: Settings) -> None:
+        """From here on use these, as far as a running server can: see `Setting.live`. The others
+        stay what they were.
+        """
+        live = {each.name: getattr(settings, each.name) for each in SETTINGS if each.live}
+        self.settings = replace(self.settings, **live, origins=settings.origins)
+        self.chat.default_max_tokens = self.settings.max_tokens
+        self.manager.known.aliases = self.settings.aliases
 
 
-def usable_cores() -> int:
-    """Cores this process may run on (containers and affinity respected)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _room(settings: Settings) -> Room:
+    budget = settings.memory_budget
+    return Room(
+        state=settings.home / "state",
+        budget=None if budget is None else budget * 1024 * 1024,
+        memory=memory,
+        estimate=lambda model: needed(model, engine_config(settings, model, Kernels.FAST)),
+        setup=setup(settings),
+    )
 
 
-def _cache(settings: Settings) -> CacheConfig:
-    kind = CacheType(settings.cache_type)
-    return CacheConfig(
-        layout=CacheLayout(settings.cache_layout),
-        key_type=kind,
-        value_type=kind,
-        flash_attention=settings.flash_attention,
-        cells=settings.cells,
-        host_bytes=settings.prefix_memory * 1024 * 1024,
+def engine_config(settings: Settings, model: LocalModel, kernels: Kernels) -> EngineConfig:
+    """How a model is loaded that has no profile."""
+    return EngineConfig(
+        model=model.name,
+        paths=tuple(str(path) for path in model.paths),
+        context=settings.context,
+        parallel=settings.parallel,
+        threads=settings.threads or usable_cores(),
+        kernels=kernels,
+        cache=cache_config(settings),
+        latency=settings.latency / 1000,
+        drafts=settings.speculate,
     )
 
 
@@ -66,6 +95,8 @@ def _supervisors(
     settings: Settings,
     notice: Callable[[str], None],
     make_engine: MakeEngine | None,
+    meters: Meters,
+    locks: tuple[Lock, ...],
 ) -> MakeSupervisor:
     """What makes the supervisor of a model that is to be loaded."""
 
@@ -74,20 +105,19 @@ def _supervisors(
         if make_engine is None:
             verdict = await native.check(settings.home / "state", notice=notice)
             kernels = verdict.kernels
-        config = EngineConfig(
-            model=model.name,
-            paths=tuple(str(path) for path in model.paths),
-            context=settings.context,
-            parallel=settings.parallel,
-            threads=settings.threads or usable_cores(),
-            kernels=kernels,
-            cache=_cache(settings),
-            latency=settings.latency / 1000,
-            drafts=settings.speculate,
-        )
+        choice = Choice(engine_config(settings, model, kernels))
+        if make_engine is None:
+            choice = await asyncio.to_thread(
+                profiles.choose, library, model, choice.config, settings, locks
+            )
+            if choice.remark is not None:
+                notice(choice.remark)
+        config, made = choice.config, choice.made
         build = make_engine or LlamaCppEngine
 
         async def verify() -> None:
+            if made is not None:
+                await asyncio.to_thread(library.store.verify, made)
             again = await asyncio.to_thread(library.local, model.reference)
             if again.digest != model.digest:
                 raise DigestMismatch(
@@ -97,7 +127,14 @@ def _supervisors(
                     hint="It was replaced while the model was loaded; start the server again.",
                 )
 
-        return Supervisor(model.name, lambda: build(config), verify=verify)
+        tally = meters.model(model.name)
+        tally.loads += 1
+
+        def counted() -> Engine:
+            tally.engines += 1
+            return build(config)
+
+        return Supervisor(model.name, counted, verify=verify)
 
     return make
 
@@ -121,23 +158,38 @@ async def open_runtime(
     library = await asyncio.to_thread(Library.open, settings)
     dossiers = await asyncio.to_thread(Dossiers.open, library)
     text = TextService()
+    meters = Meters()
     manager = Manager(
         library,
-        _supervisors(library, settings, notice, make_engine),
-        lambda: psutil.virtual_memory().available,
-        served_paths,
-        settings.aliases,
-        Gate(dossiers, use, notice, locks).admit,
+        _supervisors(library, settings, notice, make_engine, meters, locks),
+        _room(settings),
+        served=served_paths,
+        aliases=settings.aliases,
+        admit=Gate(dossiers, use, notice, locks).admit,
+        rules=Rules(keep_alive=settings.keep_alive),
     )
+    keyring = Keyring(settings.home, settings.api_key)
+    admission = Admission(keyring, parallel=settings.parallel, most_waiting=settings.queue)
+    chat = Chat(manager, text, admission, default_max_tokens=settings.max_tokens, meters=meters)
+    kept = settings.home / "state" / "conversations.sqlite" if settings.conversations else None
+    conversations = Conversations(kept)
+    kept_answers = KeptAnswers(chat, conversations)
     try:
-        yield Runtime(
-            settings=settings,
-            library=library,
-            dossiers=dossiers,
-            manager=manager,
-            text=text,
-            chat=Chat(manager, text, default_max_tokens=settings.max_tokens),
-        )
+        async with keyring.kept():
+            yield Runtime(
+                settings=settings,
+                library=library,
+                dossiers=dossiers,
+                manager=manager,
+                text=text,
+                chat=chat,
+                keyring=keyring,
+                admission=admission,
+                conversations=conversations,
+                kept_answers=kept_answers,
+                meters=meters,
+            )
     finally:
+        await kept_answers.close()
         await manager.close()
         await text.close()

@@ -19,7 +19,7 @@ from freehold.api.anthropic.schema import (
     TokenCountRequest,
 )
 from freehold.api.problem import Problem
-from freehold.api.routing import deadline_of, described_errors, runtime_of
+from freehold.api.routing import deadline_of, described_errors, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, Form, event, streamed, until_client_leaves
 from freehold.runtime.chat import Generation
 
@@ -33,10 +33,10 @@ _ERRORS = described_errors(ErrorEvent)
 async def messages(body: MessageRequest, request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     runtime = runtime_of(request)
-    asked = convert.chat_request(body, cache_scope="local", deadline=deadline_of(runtime))
+    asked = convert.chat_request(body, cache_scope=scope_of(), deadline=deadline_of(runtime))
     opening = runtime.chat.open(asked)
     if body.stream:
-        return await streamed(request, _told(opening), _EVENTS, _failed)
+        return await streamed(request, _told(opening), _EVENTS, _failed, model=body.model)
     answer = await until_client_leaves(request, _whole(opening))
     return Response(answer.model_dump_json(), media_type="application/json")
 

@@ -12,6 +12,7 @@ from freehold.api.ollama.schema import Ask, ErrorResponse, Options
 from freehold.api.problem import Problem
 from freehold.domain import chat as domain
 from freehold.domain.chat import CompletionRequest, Conversation, Message, ReasoningWish, Role
+from freehold.domain.durations import seconds
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
 
@@ -39,9 +40,14 @@ def only_loads(body: Ask) -> bool:
     return not (isinstance(body, schema.ChatRequest) and body.messages)
 
 
+def keep_alive(body: Ask) -> float | None:
+    """In seconds, infinity for ever; None: nothing is said of it."""
+    return None if body.keep_alive is None else seconds(body.keep_alive)
+
+
 def unloads(body: Ask) -> bool:
     """Whether ``keep_alive`` is no time at all."""
-    return body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
+    return keep_alive(body) == 0
 
 
 def chat_request(
@@ -90,6 +96,7 @@ def _conversation_request(
         max_tokens=_max_tokens(options),
         cache_scope=cache_scope,
         deadline=deadline,
+        keep_alive=keep_alive(body),
         constraint=_constraint(body),
         top_logprobs=_top_logprobs(body),
     )
@@ -114,6 +121,7 @@ def _completion_request(
         max_tokens=_max_tokens(options),
         cache_scope=cache_scope,
         deadline=deadline,
+        keep_alive=keep_alive(body),
         constraint=_constraint(body),
         top_logprobs=_top_logprobs(body),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from freehold.api.ollama.embed_schema import (
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -12,6 +10,7 @@ from freehold.api.ollama.embed_schema import (
     Wanted,
 )
 from freehold.api.ollama.lines import nanoseconds
+from freehold.domain.durations import seconds
 from freehold.domain.embedding import EmbeddingRequest, Embeddings
 from freehold.domain.errors import InvalidRequest, PromptTooLong
 
@@ -31,12 +30,8 @@ def embedding_request(
         dimensions=dimensions,
         cache_scope=cache_scope,
         deadline=deadline,
+        keep_alive=None if body.keep_alive is None else seconds(body.keep_alive),
     )
-
-
-def unloads(body: Wanted) -> bool:
-    """Whether ``keep_alive`` is no time at all."""
-    return body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
 
 
 def least_context(body: Wanted) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 from fastapi import APIRouter, Request
@@ -19,11 +18,10 @@ from freehold.api.ollama.embed_schema import (
 )
 from freehold.api.ollama.names import known_name
 from freehold.api.ollama.routes import ERRORS
-from freehold.api.routing import deadline_of, runtime_of
+from freehold.api.routing import deadline_of, runtime_of, scope_of
 from freehold.api.stream import until_client_leaves
 from freehold.domain.embedding import Embeddings
 from freehold.domain.errors import PromptTooLong
-from freehold.engines.base import begun_before
 from freehold.runtime.embedding import embed as compute
 
 router = APIRouter(prefix="/api")
@@ -52,15 +50,11 @@ async def _found(body: EmbedRequest | EmbeddingsRequest, request: Request) -> Em
     manager = runtime.manager
     model = await asyncio.to_thread(known_name, runtime, body.model)
     deadline = deadline_of(runtime)
-    asked = convert.embedding_request(body, model, cache_scope="local", deadline=deadline)
-    async with contextlib.AsyncExitStack() as held:
-        if convert.unloads(body):
-            held.push_async_callback(manager.unload, model)
-        if convert.least_context(body) is not None:
-            async with begun_before(deadline):
-                lease = await held.enter_async_context(manager.lease(model))
-            convert.require_context(body, lease.supervisor.capabilities.context)
-        try:
-            return await compute(manager, runtime.text, asked)
-        except PromptTooLong as error:
-            raise convert.too_long(body, error) from error
+    asked = convert.embedding_request(body, model, cache_scope=scope_of(), deadline=deadline)
+    if convert.least_context(body) is not None:
+        lease = await manager.load(model, deadline=deadline)
+        convert.require_context(body, lease.supervisor.capabilities.context)
+    try:
+        return await compute(manager, runtime.text, runtime.admission, asked)
+    except PromptTooLong as error:
+        raise convert.too_long(body, error) from error

@@ -17,7 +17,7 @@ _MAX_TOKENS = 16 * 1024 * 1024
 _MAX_DIMENSIONS = 64 * 1024
 _MAX_DEVICES = 1024
 _WITHOUT_EFFECT = "Accepted without effect: it asks nothing of this server."
-_KEEP_ALIVE = "0 unloads the model after the answer; others have no effect."
+_KEEP_ALIVE = "How long the model stays unused; 0: not at all, -1: for ever."
 
 
 def _inputs(value: Any) -> tuple[str, ...]:

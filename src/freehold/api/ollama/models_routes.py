@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -40,7 +40,8 @@ from freehold.domain.errors import (
     Unavailable,
 )
 from freehold.runtime.chat import vocabulary_source
-from freehold.runtime.manager import Described, Lease
+from freehold.runtime.manager import Lease, Standing
+from freehold.runtime.names import Described
 from freehold.runtime.wiring import Runtime
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping
@@ -51,7 +52,7 @@ from freehold.weights.registry import Manifest
 
 router = APIRouter()
 
-# The latest moment that every client can read: models stay until another one needs the room.
+# The latest moment that every client can read: it stays until another one needs the room.
 _NEVER = "9999-12-31T23:59:59Z"
 
 
@@ -158,12 +159,21 @@ def _listed(runtime: Runtime) -> ModelList:
 @router.get("/api/ps", response_model=LoadedList, responses=ERRORS)
 async def loaded(request: Request) -> LoadedList:
     """Every model in memory."""
-    leases = runtime_of(request).manager.loaded()
-    return await asyncio.to_thread(lambda: LoadedList(models=[_loaded(lease) for lease in leases]))
+    now = datetime.now(UTC), asyncio.get_running_loop().time()
+    found = [
+        (standing, standing.lease)
+        for standing in runtime_of(request).manager.standings()
+        if standing.lease is not None
+    ]
+    return await asyncio.to_thread(
+        lambda: LoadedList(models=[_loaded(*each, now) for each in found])
+    )
 
 
-def _loaded(lease: Lease) -> LoadedModel:
+def _loaded(standing: Standing, lease: Lease, now: tuple[datetime, float]) -> LoadedModel:
+    """``now`` by the calendar and by the event loop."""
     model = lease.model
+    expires = standing.resident.expires
     disk = _OnDisk(model.paths, model.size, model.digest, datetime.now(UTC))
     return LoadedModel(
         name=model.name,
@@ -171,9 +181,17 @@ def _loaded(lease: Lease) -> LoadedModel:
         size=model.size,
         digest=model.digest,
         details=disk.details(),
-        expires_at=_NEVER,
+        expires_at=_NEVER if expires is None else timestamp(_moment(expires, *now)),
         context_length=lease.supervisor.capabilities.context,
     )
+
+
+def _moment(time: float, date: datetime, now: float) -> datetime:
+    """The date of a time of the event loop; years ahead it is the last one that can be told."""
+    try:
+        return date + timedelta(seconds=time - now)
+    except OverflowError:
+        return datetime.fromisoformat(_NEVER)
 
 
 @router.post("/api/show", response_model=Shown, responses=ERRORS)
@@ -279,8 +297,8 @@ async def delete(body: DeleteRequest, request: Request) -> Response:
         raise ModelNotPulled(reference)
     if not await runtime.manager.unload(reference):
         raise Unavailable(
-            f"{reference} is in use and was not deleted.",
-            hint="Ask again when its answers have ended.",
+            f"{reference} is in use or pinned, and was not deleted.",
+            hint="Ask again when its answers have ended; `freehold stop` unloads a pinned one.",
         )
     store = runtime.library.store
     await asyncio.to_thread(housekeeping.remove, store, manifest)

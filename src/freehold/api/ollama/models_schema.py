@@ -66,7 +66,7 @@ class ModelList(BaseModel):
 
 
 class LoadedModel(BaseModel):
-    """``size`` is that of the weights. ``expires_at`` is the end of time: a model stays loaded
+    """``size`` is that of the weights. ``expires_at`` is the end of time for a model that stays
     until another one needs the room.
     """
 

@@ -26,11 +26,10 @@ from freehold.api.ollama.schema import (
     GenerateResponse,
 )
 from freehold.api.problem import Problem
-from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import JSON_LINES, Form, streamed, until_client_leaves
 from freehold.domain import chat as domain
 from freehold.domain.errors import Unavailable
-from freehold.engines.base import begun_before
 from freehold.runtime.chat import Generation
 from freehold.runtime.wiring import Runtime
 
@@ -66,7 +65,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
     asked = _Asked(request, runtime, body, name, words.generated)
-    ours = convert.generate_request(body, name, cache_scope="local", deadline=asked.deadline)
+    ours = convert.generate_request(body, name, cache_scope=scope_of(), deadline=asked.deadline)
     if convert.only_loads(body):
         return await _only_load(asked)
     if isinstance(ours, domain.ChatRequest):
@@ -82,7 +81,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
     asked = _Asked(request, runtime, body, name, words.chatted)
-    ours = convert.chat_request(body, name, cache_scope="local", deadline=asked.deadline)
+    ours = convert.chat_request(body, name, cache_scope=scope_of(), deadline=asked.deadline)
     if convert.only_loads(body):
         return await _only_load(asked)
     return await _answer(asked, runtime.chat.open(ours))
@@ -100,8 +99,6 @@ async def _opened(
     asked: _Asked, opening: AbstractAsyncContextManager[Generation]
 ) -> AsyncIterator[tuple[Generation, Speaker]]:
     async with AsyncExitStack() as held:
-        if convert.unloads(asked.body):
-            held.push_async_callback(asked.runtime.manager.unload, asked.model)
         held.enter_context(reworded(lambda error: convert.in_own_words(error, asked.body.model)))
         generation = await held.enter_async_context(opening)
         convert.require_context(asked.body, generation.context)
@@ -137,10 +134,10 @@ async def _only_load(asked: _Asked) -> Response:
 
 
 async def _load(asked: _Asked) -> None:
-    async with AsyncExitStack() as held:
-        async with begun_before(asked.deadline):
-            lease = await held.enter_async_context(asked.runtime.manager.lease(asked.model))
-        convert.require_context(asked.body, lease.supervisor.capabilities.context)
+    lease = await asked.runtime.manager.load(
+        asked.model, keep_alive=convert.keep_alive(asked.body), deadline=asked.deadline
+    )
+    convert.require_context(asked.body, lease.supervisor.capabilities.context)
 
 
 async def _unload(asked: _Asked) -> None:
@@ -148,8 +145,8 @@ async def _unload(asked: _Asked) -> None:
     await asyncio.to_thread(manager.describe, asked.model)  # raises if there is no such model
     if not await manager.unload(asked.model):
         raise Unavailable(
-            f"{asked.body.model} is in use and stays loaded.",
-            hint="Ask again when its answers have ended.",
+            f"{asked.body.model} is in use or pinned, and stays loaded.",
+            hint="Ask again when its answers have ended; `freehold stop` unloads a pinned one.",
         )
 
 

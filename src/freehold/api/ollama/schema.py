@@ -3,18 +3,18 @@
 Fields and options that ask nothing of this server are accepted without effect: they are marked
 so. What is not here is accepted only with the value that means "not used".
 
-``keep_alive`` 0 unloads the model after the answer, if nobody else uses it. Every other value is
-accepted: models stay loaded until another one needs the room.
+``keep_alive`` is how long the model stays unused from then on, for whoever asks: 0 unloads it after
+the answer, once nobody else uses it; below zero it stays. Another model may need its room before.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from freehold.api.bounds import JsonObject
+from freehold.domain.durations import DURATION
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 _MAX_MESSAGES = 1024
@@ -96,8 +96,6 @@ class Options(Request):
     penalize_newline: bool | None = Field(default=None, description=_WITHOUT_EFFECT)
 
 
-_UNIT = r"(ns|us|µs|ms|s|m|h)"
-_DURATION = re.compile(rf"[+-]?([0-9]{{1,9}}|([0-9]{{1,9}}(\.[0-9]{{0,9}})?{_UNIT}){{1,7}})")
 _LONGEST_SECONDS = 1e12
 
 
@@ -106,7 +104,7 @@ _LONGEST_SECONDS = 1e12
 
 def _checked_duration(value: Any) -> Any:
     if isinstance(value, str):
-        fits = _DURATION.fullmatch(value) is not None
+        fits = DURATION.fullmatch(value) is not None
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = number and abs(value) <= _LONGEST_SECONDS
@@ -128,7 +126,7 @@ def _checked_format(value: Any) -> Any:
 
 
 _Seconds = Annotated[float, Field(ge=-_LONGEST_SECONDS, le=_LONGEST_SECONDS)]
-_Duration = Annotated[str, Field(pattern=f"^(?:{_DURATION.pattern})$")]
+_Duration = Annotated[str, Field(pattern=f"^(?:{DURATION.pattern})$")]
 KeepAlive = Annotated[
     int | float | str,
     BeforeValidator(_checked_duration, json_schema_input_type=_Seconds | _Duration),
@@ -146,7 +144,7 @@ class Ask(Request):
     format: Format | None = Field(default=None, description='"json", or a JSON schema.')
     options: Options | None = None
     keep_alive: KeepAlive | None = Field(
-        default=None, description="0 unloads the model after the answer; others have no effect."
+        default=None, description="How long the model stays unused; 0: not at all, -1: for ever."
     )
     think: Think | None = None
     logprobs: bool | None = None

@@ -21,7 +21,7 @@ from freehold.api.openai.completions_schema import (
 from freehold.api.openai.convert import error_body
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import Problem
-from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import CompletionRequest
@@ -43,7 +43,7 @@ async def completions(body: CompletionsRequest, request: Request) -> Response:
     runtime = runtime_of(request)
     asked = convert.completion_requests(
         body,
-        cache_scope="local",
+        cache_scope=scope_of(),
         deadline=deadline_of(runtime),
     )
     wish = convert.wish(body)
@@ -51,7 +51,7 @@ async def completions(body: CompletionsRequest, request: Request) -> Response:
     if body.stream:
         counts = body.stream_options is not None and body.stream_options.include_usage
         told = _told(opening, include_usage=counts)
-        return await streamed(request, told, EVENTS, _failed)
+        return await streamed(request, told, EVENTS, _failed, model=body.model)
     whole = await until_client_leaves(request, _whole(opening))
     return Response(whole.model_dump_json(), media_type="application/json")
 
@@ -71,12 +71,9 @@ async def _open(
 ) -> AsyncIterator[_Opened]:
     async with contextlib.AsyncExitStack() as held:
         held.enter_context(reworded(convert.in_own_words))
-        opened = []
-        for one in asked:
-            generation = await held.enter_async_context(runtime.chat.open_completion(one))
-            if not generation.prompt.tokens:
-                raise InvalidRequest("The prompt is empty.", field="prompt")
-            opened.append(generation)
+        opened = await held.enter_async_context(runtime.chat.open_completions(asked))
+        if not all(generation.prompt.tokens for generation in opened):
+            raise InvalidRequest("The prompt is empty.", field="prompt")
         scribes = Scribes(wish, await _read(runtime, opened, wish), asked[0].answers)
         answers = tuple(answer for generation in opened for answer in generation.answers)
         parts = await held.enter_async_context(contextlib.aclosing(merged(answers)))

@@ -9,7 +9,7 @@ from freehold.api.large import as_json
 from freehold.api.openai import embeddings_convert as convert
 from freehold.api.openai.embeddings_schema import EmbeddingList, EmbeddingsRequest
 from freehold.api.openai.schema import ErrorResponse
-from freehold.api.routing import deadline_of, described_errors, runtime_of
+from freehold.api.routing import deadline_of, described_errors, runtime_of, scope_of
 from freehold.api.stream import until_client_leaves
 from freehold.runtime.embedding import embed
 
@@ -24,10 +24,11 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     runtime = runtime_of(request)
     asked = convert.embedding_request(
         body,
-        cache_scope="local",
+        cache_scope=scope_of(),
         deadline=deadline_of(runtime),
     )
-    found = await until_client_leaves(request, embed(runtime.manager, runtime.text, asked))
+    finding = embed(runtime.manager, runtime.text, runtime.admission, asked)
+    found = await until_client_leaves(request, finding)
     items = convert.embeddings(found, body)
     answer = await as_json(
         convert.frame(found), "data", items, numbers=sum(map(len, found.vectors))

@@ -21,14 +21,13 @@ from freehold.api.openai.responses_schema import (
 from freehold.api.openai.responses_store import Kept, ResponseStore
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.problem import Problem
-from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.domain.answers import Part
 from freehold.domain.chat import Message
 from freehold.domain.errors import InvalidRequest
 from freehold.runtime.chat import Generation
 
-_SCOPE = "local"
 _PREVIOUS = "previous_response_id"
 _ID = "response_id"
 _ERRORS = described_errors(ErrorResponse)
@@ -59,6 +58,7 @@ class _Run:
         opening: AbstractAsyncContextManager[Generation],
     ) -> None:
         self._store = store
+        self._scope = scope_of()
         self._said = said
         self._body = body
         self._opening = opening
@@ -101,7 +101,7 @@ class _Run:
         response = making.response
         if convert.keeps(self._body) and response.status in ("completed", "incomplete"):
             messages = convert.remembered(self._said, response.output)
-            self._store.put(_SCOPE, response.id, Kept(response.model_dump_json(), messages))
+            self._store.put(self._scope, response.id, Kept(response.model_dump_json(), messages))
         return events
 
 
@@ -116,29 +116,29 @@ class _Routes:
         asked = convert.chat_request(
             body,
             said,
-            cache_scope=_SCOPE,
+            cache_scope=scope_of(),
             deadline=deadline_of(runtime),
         )
         run = _Run(self._store, said, body, runtime.chat.open(asked))
         if body.stream:
-            return await streamed(request, run.told(), EVENTS, run.failed)
+            return await streamed(request, run.told(), EVENTS, run.failed, model=body.model)
         return _json(await until_client_leaves(request, run.whole()))
 
     async def get_response(self, response_id: str, request: Request) -> Response:
         """A response that was kept, as it was told at its end."""
         for name in request.query_params:
             raise InvalidRequest(f"A kept response is not shaped by {name}.", field=name)
-        return _json(self._store.get(_SCOPE, response_id, field=_ID).body)
+        return _json(self._store.get(scope_of(), response_id, field=_ID).body)
 
     async def delete_response(self, response_id: str) -> DeletedResponse:
         """Forget a response. Those that follow it keep what they have of it."""
-        self._store.delete(_SCOPE, response_id, field=_ID)
+        self._store.delete(scope_of(), response_id, field=_ID)
         return DeletedResponse(id=response_id)
 
     def _before(self, body: ResponsesRequest) -> tuple[Message, ...]:
         if body.previous_response_id is None:
             return ()
-        return self._store.get(_SCOPE, body.previous_response_id, field=_PREVIOUS).messages
+        return self._store.get(scope_of(), body.previous_response_id, field=_PREVIOUS).messages
 
 
 def _named(found: Event) -> bytes:

@@ -22,7 +22,7 @@ from freehold.api.openai.schema import (
     ModelList,
 )
 from freehold.api.problem import Problem
-from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of
+from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.runtime.chat import Generation
 from freehold.runtime.wiring import Runtime
@@ -41,14 +41,14 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     runtime = runtime_of(request)
     asked = convert.chat_request(
         body,
-        cache_scope="local",
+        cache_scope=scope_of(),
         deadline=deadline_of(runtime),
     )
     opening = runtime.chat.open(asked)
     if body.stream:
         counts = body.stream_options is not None and body.stream_options.include_usage
         told = _told(opening, include_usage=counts)
-        return await streamed(request, told, EVENTS, _failed)
+        return await streamed(request, told, EVENTS, _failed, model=body.model)
     completion = await until_client_leaves(request, _whole(opening))
     return Response(completion.model_dump_json(), media_type="application/json")
 
