@@ -17,9 +17,7 @@ pytestmark = pytest.mark.native
 
 
 @pytest.fixture
-def server(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Gateway]:
+def server(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Gateway]:
     """After ``capsys``, which has what it prints."""
     assert capsys
     with gateway(tmp_path, (tiny,), script=lambda _: Script(), api_key="a-secret") as running:

@@ -81,3 +81,4 @@ def test_what_is_measured_makes_sense() -> None:
     assert look.decode > 0
     assert look.prefill > 0
     assert found.layer > 0
+    assert 0 < found.share <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,13 @@ def test_what_was_not_measured_widens_the_band_and_is_said() -> None:
     assert found.band > MEASURED_BAND
     for words in ("cache not measured", "4 threads, not 2", "repacked"):
         assert words in found.basis
+
+
+def test_a_calibration_made_in_company_is_trusted_less() -> None:
+    known = msgspec.structs.replace(calibration(), share=0.6)
+    found = predict(MODEL, known, COMPUTER, SETTINGS, depth=0)
+    assert found.band > MEASURED_BAND
+    assert "60% of the cores' time" in found.basis
 
 
 def test_without_a_calibration_nothing_is_called_measured() -> None:

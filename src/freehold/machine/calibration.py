@@ -15,6 +15,9 @@ from freehold.domain.engine import CacheType
 
 CALIBRATION_FORMAT = 1
 
+# Kernels wait for each other by spinning, so alone they take all of their cores' time.
+QUIET_SHARE = 0.9
+
 # How many tokens a step of a `TypeCost.few` has.
 FEW = 8
 
@@ -50,8 +53,9 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     point operations per second of the fastest matrix product.
 
     ``step`` is what every step takes, ``layer`` what every layer adds to it, ``logit`` is for each
-    logit. ``computer`` and ``build`` say what it holds for, ``threads`` how
-    many there were; ``measured_at`` is ISO 8601 in UTC, ``seconds`` how long it took.
+    logit. ``computer`` and ``build`` say what it holds for, ``threads`` how many there were;
+    ``measured_at`` is ISO 8601 in UTC, ``seconds`` how long it took. ``share`` is how much of
+    these cores' time the measuring got: less than 1 in company.
     """
 
     computer: str
@@ -66,7 +70,13 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logit: float
     types: tuple[TypeCost, ...] = ()
     attention: tuple[AttentionCost, ...] = ()
+    share: float = 1.0
     format: int = CALIBRATION_FORMAT
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took so much that its numbers are not worth much."""
+        return self.share < QUIET_SHARE
 
     def of_type(self, name: str) -> TypeCost | None:
         """None: that type was not measured."""

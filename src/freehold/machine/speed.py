@@ -203,6 +203,8 @@ def _unmeasured(model: _Model, calibration: Calibration, settings: EngineSetting
         yield f"{', '.join(unknown)} taken to be as slow as the slowest format measured"
     if not prices.knows_attention(settings.cache):
         yield "attention with this kind of cache not measured"
+    if calibration.disturbed:
+        yield f"measured in company, with {calibration.share:.0%} of the cores' time"
     if settings.threads != calibration.threads:
         yield f"measured with {calibration.threads} threads, not {settings.threads}"
     if not settings.repack:

@@ -70,6 +70,11 @@ async def calibrate(settings: Settings, progress: Progress) -> Calibration:
         computer=probe(settings.home, environment()).fingerprint,
         build=build.identity if build else "",
     )
+    if calibration.disturbed:
+        progress.note(
+            f"Measuring got {calibration.share:.0%} of the cores' time, other programs the rest; "
+            "repeat it when they are quiet."
+        )
     with contextlib.suppress(OSError, Unavailable):  # it is measured again next time, no more
         write_atomically(_file(settings.home), msgspec.json.encode(calibration))
     return calibration

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -63,6 +63,14 @@ class Doing(msgspec.Struct, frozen=True, tag=True):
     total: int
 
 
+@dataclass
+class Clock:
+    """Seconds that passed in steps, and that this process computed meanwhile, on all cores."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
 @dataclass(frozen=True)
 class Bench:
     """How everything is run. ``folder`` is for the models."""
@@ -70,6 +78,7 @@ class Bench:
     folder: Path
     threads: int
     kernels: Kernels
+    clock: Clock = field(default_factory=Clock)
 
     def open(self, shape: Shape, cache: CacheConfig) -> Timed:
         path = self.folder / "made-up.gguf"
@@ -79,7 +88,7 @@ class Bench:
         )
         context = Context(config)
         path.unlink()  # what is mapped stays
-        return Timed(context)
+        return Timed(context, self.clock)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Timed:
     """A context whose steps are timed."""
 
     context: Context
+    clock: Clock
 
     def step(self, tokens: int, depth: int, times: int) -> float:
         """Seconds for ``tokens`` tokens after ``depth`` others, at best."""
@@ -94,9 +104,12 @@ class Timed:
         best = float("inf")
         for _ in range(times):
             self.context.truncate(0, depth)
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             self.context.decode([Entry(0, depth, ids, outputs=1)])
-            best = min(best, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self.clock.wall += seconds
+            self.clock.cpu += time.process_time() - computed
+            best = min(best, seconds)
         return best
 
     def fill(self, depth: int) -> None:
@@ -285,6 +298,7 @@ def calibrate(
         logit=logit(),
         types=tuple(costs),
         attention=tuple(attentions),
+        share=min(1.0, bench.clock.cpu / (bench.clock.wall * threads)),
     )
 
 
