@@ -38,8 +38,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/apply-template": {"messages": MESSAGES},
 }
 WITHOUT_BODIES = {
-    *("/healthz", "/v1/models", "/v1/models/{name}", "/v1/responses/{response_id}"),
-    *("/api/version", "/api/tags", "/api/ps", "/tokenizer_info", "/"),
+    *("/healthz", "/readyz", "/metrics"),
+    *("/v1/models", "/v1/models/{name}", "/v1/responses/{response_id}"),
+    *("/api/version", "/api/tags", "/api/ps", "/tokenizer_info"),
 }
 
 
@@ -76,8 +77,9 @@ def described(server: Gateway) -> dict[str, dict[str, Any]]:
 
 
 def test_no_route_is_forgotten_here(server: Gateway) -> None:
-    assert set(described(server)) <= set(BODIES) | WITHOUT_BODIES
-    assert set(BODIES) <= set(described(server))
+    """Ours, which belong to no dialect, are told of in tests of their own."""
+    dialects = {path for path in described(server) if not path.startswith("/freehold/")}
+    assert dialects == set(BODIES) | WITHOUT_BODIES
 
 
 @pytest.mark.parametrize("path", BODIES)

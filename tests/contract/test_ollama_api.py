@@ -433,8 +433,9 @@ def test_with_a_key_every_route_needs_it(tiny: Path, tmp_path: Path) -> None:
             response = server.client.request(method, path, json=body)
             assert response.status_code == 401
             assert error_of(response)
-        for path in ("/api/tags", "/api/ps", "/api/version", "/"):
+        for path in ("/api/tags", "/api/ps", "/api/version"):
             assert server.client.head(path).status_code == 401
+        assert server.client.head("/").status_code == 200  # says only that a server is there
 
 
 # Failures of the engine

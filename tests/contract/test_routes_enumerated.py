@@ -85,6 +85,19 @@ def test_every_route_is_in_one_list(routes: set[Route]) -> None:
     assert sorted(routes) == sorted(route for each in lists for route in each)
 
 
+def test_every_route_is_described_save_those_for_browsers(
+    server: Gateway, routes: set[Route]
+) -> None:
+    headers = {"authorization": "Bearer secret"}
+    paths = server.client.get("/openapi.json", headers=headers).json()["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    named = {(method, path.replace(":path", "")) for method, path in routes}
+    assert described <= named
+    assert {path for _, path in named - described} == {
+        *("/", "/assets/{name}", "/enter", "/docs", "/openapi.json"),
+    }
+
+
 def asked(client: httpx2.Client, route: Route, key: str | None) -> httpx2.Response:
     """With a body that no route takes: those that are let in complain of it, and do nothing."""
     method, path = route

@@ -1,8 +1,8 @@
 """Measures what predictions of speed need, on models made up for it, in a process of its own.
 
 Run as ``python -P -m freehold.engines.llamacpp.calibrating THREADS fast|plain``. It prints a line
-of JSON for everything it begins (`Doing`), and a `Calibration` last. Each time is the least of a
-few: company on the machine only ever adds.
+of JSON for everything it begins (`Doing`), and a `Calibration` last. Each time is the middle one of
+a few, because what is predicted is the usual speed, not the best.
 
     fixed costs    a model of almost no weights, with few and with many layers
     attention      a model of almost no weights, at the beginning and behind 1,536 tokens
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 import logging
+import statistics
 import sys
 import tempfile
 import time
@@ -98,23 +99,26 @@ class Timed:
     context: Context
     clock: Clock
 
-    def step(self, tokens: int, depth: int, times: int) -> float:
-        """Seconds for ``tokens`` tokens after ``depth`` others, at best."""
+    def steps(self, tokens: int, depth: int, times: int) -> list[float]:
+        """Seconds for ``tokens`` tokens after ``depth`` others, each time."""
         ids = np.arange(tokens, dtype=np.int32) % 200
-        best = float("inf")
+        taken = []
         for _ in range(times):
             self.context.truncate(0, depth)
             began, computed = time.perf_counter(), time.process_time()
             self.context.decode([Entry(0, depth, ids, outputs=1)])
-            seconds = time.perf_counter() - began
-            self.clock.wall += seconds
+            taken.append(time.perf_counter() - began)
+            self.clock.wall += taken[-1]
             self.clock.cpu += time.process_time() - computed
-            best = min(best, seconds)
-        return best
+        return taken
+
+    def step(self, tokens: int, depth: int, times: int) -> float:
+        """The middle one of `steps`."""
+        return statistics.median(self.steps(tokens, depth, times))
 
     def fill(self, depth: int) -> None:
         for start in range(0, depth, _CHUNK):
-            self.step(min(_CHUNK, depth - start), start, 1)
+            self.steps(min(_CHUNK, depth - start), start, 1)
 
 
 # Memory
@@ -192,9 +196,9 @@ def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> Att
     shape = Shape(TensorType.F32, 2, 64, 64, 8, 2, head_dim)
     timed = bench.open(shape, CacheConfig(key_type=cache, value_type=cache, flash_attention=flash))
     early_token = timed.step(1, 0, 40)
-    early_chunk = timed.step(_CHUNK, 0, 2)
+    early_chunk = timed.step(_CHUNK, 0, 3)
     timed.fill(_DEPTH)
-    late_chunk = timed.step(_CHUNK, _DEPTH - _CHUNK, 2)
+    late_chunk = timed.step(_CHUNK, _DEPTH - _CHUNK, 3)
     late_token = timed.step(1, _DEPTH - 1, 40)
     timed.context.close()
     looks = shape.layers * shape.heads
@@ -225,9 +229,10 @@ def type_cost(bench: Bench, kind: TensorType, known: Known) -> TypeCost:
     layers = max(2, -(-_weights_bytes() // one_layer.bytes))
     shape = Shape(kind, layers, 1024, 4096, 16, 4, 64, context=512)
     timed = bench.open(shape, CacheConfig())
-    timed.step(1, 0, 1)  # maps what is not yet mapped
-    one, few = timed.step(1, 0, 7), timed.step(FEW, 0, 3)
-    many = timed.step(_PROMPT, 0, 2)
+    timed.steps(1, 0, 1)  # maps what is not yet mapped
+    early, few = timed.steps(1, 0, 7), timed.step(FEW, 0, 3)
+    many = timed.step(_PROMPT, 0, 3)
+    one = statistics.median(early + timed.steps(1, 0, 6))
     timed.context.close()
     other = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
