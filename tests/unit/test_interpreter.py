@@ -283,7 +283,7 @@ def test_the_end_of_each_answer_is_logged(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level("INFO")
     whole(Engine(thinking), Plan("m", REASONS, 0.0, budget=5), 2)
     for number, line in enumerate(caplog.messages):
-        assert line.startswith(f"request={number} model='m' end=stop prompt_tokens=2 ")
+        assert line.startswith(f"answer={number} model='m' end=stop prompt_tokens=2 ")
         assert "completion_tokens=8 reasoning_tokens=6 " in line
 
 
