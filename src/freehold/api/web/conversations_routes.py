@@ -125,7 +125,9 @@ async def begin_answer(identity: _Id, body: schema.NewAnswer, request: Request) 
 
 
 @router.get(
-    "/{identity}/messages/{answer}/events", response_model=schema.Whole, responses=EVENT_STREAM
+    "/{identity}/messages/{answer}/events",
+    response_model=schema.Whole,
+    responses={**_ERRORS, **EVENT_STREAM},
 )
 async def watch_answer(identity: _Id, answer: _Id, request: Request) -> Response:
     """An answer as it is written, as server-sent events: what there is of it, what comes, and how
