@@ -23,7 +23,7 @@ CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
     "content_type_conformance",
-    # Not response_schema_conformance: it holds each event of a stream against the stream's schema.
+    "response_schema_conformance",
 )
 # Knows tools, reasoning and levels of it: no field is refused for want of them.
 TEMPLATE = (
@@ -32,7 +32,10 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ANSWERING = "^/(v1/(chat|completions|responses|messages|embeddings)|api/(chat|generate|embed))"
+ANSWERING = (
+    "^/(v1/(chat/completions|completions|responses|messages|embeddings)"
+    "|api/(chat|generate|embed|embeddings))$"
+)
 
 
 def fuzz(server: Gateway, folder: Path, *options: str) -> collections.Counter[str]:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,10 +287,11 @@ def test_the_server_fetches_nothing_a_request_names(server: Gateway, source: str
             canary.accept()
 
 
-LEAKS = re.compile(r"0x[0-9a-f]{6,}|/home/|/root/|/tmp/|Traceback|site-packages")
+LEAKS = re.compile(r"0x[0-9a-f]{6,}|Traceback|site-packages")
 
 
 def test_refusals_say_nothing_of_the_inside(server: Gateway) -> None:
+    inside = [str(server.runtime.settings.home), str(Path.home()), tempfile.gettempdir()]
     wrong: list[object] = [{}, [], {"model": 5}, {"model": "\ud800"}, {"model": "../../etc/passwd"}]
     for path in (*ANSWERING, *EMBEDDING, "/api/show", "/tokenize", "/freehold/v1/models/load"):
         for body in wrong:
@@ -298,6 +300,7 @@ def test_refusals_say_nothing_of_the_inside(server: Gateway) -> None:
             )
             assert 400 <= refused.status_code < 500, (path, body)
             assert LEAKS.search(refused.text) is None, refused.text
+            assert not any(place in refused.text for place in inside), refused.text
 
 
 # Slow clients

@@ -1,20 +1,25 @@
 """What schemathesis loads beside our description of the API: see its ``SCHEMATHESIS_HOOKS``.
 
 What it makes up would hardly ever reach an engine: names of models, token ids. They are replaced
-by some that are there. What became of each request is written to a file.
+by some that are there. It hardly ever asks for a stream: every other time it is made to. What
+became of each request is written to a file.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import schemathesis
 
+from tests.support.routes import ANSWERING
+
 MODEL = "tiny"
 OUTCOMES = "FREEHOLD_TEST_OUTCOMES"  # the variable that names the file
 _TOKENS = 256
+_STREAMED = itertools.cycle((True, False))
 
 
 @schemathesis.hook
@@ -24,6 +29,8 @@ def before_call(_: Any, case: Any, __: Any) -> None:
         return
     if isinstance(body.get("model"), str) and body["model"]:
         body["model"] = MODEL
+    if case.operation.path in ANSWERING and "stream" not in body:
+        body["stream"] = next(_STREAMED)
     for field in ("prompt", "input", "tokens"):
         if field in body:
             body[field] = _known_tokens(body[field])

@@ -25,9 +25,16 @@ SILENCE_SECONDS = 10.0
 # did not fail at once: until then an error has a status of its own.
 LOADING_SECONDS = 1.0
 
-# For the description of routes that answer whole or as a stream.
+# For the description of routes that answer whole or as a stream. OpenAPI before 3.2 has no word for
+# the items of a stream; its schema is that of one event.
+_EVENT = {
+    "description": "One server-sent event.",
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}}
 }
 JSON_LINES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}

@@ -1866,7 +1866,10 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["Whole"];
-                    readonly "text/event-stream": string;
+                    readonly "text/event-stream": {
+                        readonly data: string;
+                        readonly event?: string;
+                    };
                 };
             };
         };
@@ -2179,7 +2182,10 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["ChatCompletion"];
-                    readonly "text/event-stream": string;
+                    readonly "text/event-stream": {
+                        readonly data: string;
+                        readonly event?: string;
+                    };
                 };
             };
         };
