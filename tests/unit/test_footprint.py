@@ -28,7 +28,9 @@ def settings(**cache: object) -> EngineSettings:
 
 
 def of_default(context: int, sequences: int, **cache: object) -> Footprint:
-    return footprint(DEFAULT, settings(**cache), context, sequences)
+    return footprint(
+        DEFAULT, settings(**cache), context, sequences, repacked=repacked_types(("avx2",))
+    )
 
 
 def test_a_token_of_the_default_model_takes_12_kib() -> None:

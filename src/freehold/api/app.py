@@ -50,13 +50,13 @@ from freehold.runtime.wiring import Runtime
 _CLIENT_LEFT = 499
 
 
-class Health(BaseModel):
-    """``instance`` tells one server process from another."""
-
-    status: str
-    version: str
-    instance: str
-    loaded: list[str]
+_ROUTERS = (
+    *(openai_router, openai_completions_router, openai_embeddings_router),
+    *(plain_router, anthropic_router),
+    *(ollama_router, ollama_models_router, ollama_embed_router),
+    *(models_router, keys_router, readiness_router, metrics_router),
+    *(conversations_router, papers_router, session_router),
+)
 
 
 def build_app(
@@ -75,35 +75,15 @@ def build_app(
     app.state.silence = silence
     app.state.draining = Draining()
     app.state.sessions = Sessions()
-    app.state.readiness = Readiness()
-    app.include_router(openai_router)
-    app.include_router(openai_completions_router)
-    app.include_router(openai_responses_router())
-    app.include_router(openai_embeddings_router)
-    app.include_router(plain_router)
-    app.include_router(anthropic_router)
-    app.include_router(ollama_router)
-    app.include_router(ollama_models_router)
-    app.include_router(ollama_pull_router())
-    app.include_router(ollama_embed_router)
-    app.include_router(models_router)
-    app.include_router(keys_router)
-    app.include_router(readiness_router)
-    app.include_router(metrics_router)
-    app.include_router(conversations_router)
-    app.include_router(papers_router)
-    app.include_router(session_router)
-    app.include_router(page_router(built()))
-
-    @app.get("/healthz")
-    async def healthz() -> Health:
-        """Whether the process is up. Says nothing about models being ready."""
-        return Health(
-            status="ok",
-            version=version("freehold"),
-            instance=instance,
-            loaded=sorted(runtime.manager.loaded_names()),
-        )
+    app.state.readiness = Readiness(instance)
+    # Some keep what they are doing: each application has its own.
+    for router in (
+        *_ROUTERS,
+        openai_responses_router(),
+        ollama_pull_router(),
+        page_router(built()),
+    ):
+        app.include_router(router)
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:

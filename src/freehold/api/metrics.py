@@ -8,7 +8,7 @@ business who may only watch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
@@ -38,7 +38,11 @@ async def metrics(request: Request) -> Response:
     runtime = runtime_of(request)
     engines = await figures_of(lease.supervisor for lease in runtime.manager.loaded())
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    told = Told(runtime.meters, engines, runtime.admission.queues(), runtime.manager.unloads)
+    known = runtime.manager.known
+    queues = tuple(
+        replace(queue, model=known.shown(queue.model)) for queue in runtime.admission.queues()
+    )
+    told = Told(runtime.meters, engines, queues, runtime.manager.unloads)
     return Response(encode(registry(told)), media_type=media_type)
 
 

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from freehold.api.routing import runtime_of
 from freehold.api.stream import draining_of
 
 router = APIRouter()
 
 
 class Readiness:
-    """``awaited`` are the models that were named at the start and are not loaded yet."""
+    """``instance`` tells one server process from another. ``awaited`` are the models that were
+    named at the start and are not loaded yet.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
         self.awaited: list[str] = []
+
+
+class Health(BaseModel):
+    """``instance`` as in `Readiness`; ``loaded`` are models."""
+
+    status: str
+    version: str
+    instance: str
+    loaded: list[str]
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> Health:
+    """Whether the process is up. Says nothing about models being ready."""
+    readiness: Readiness = request.app.state.readiness
+    return Health(
+        status="ok",
+        version=version("freehold"),
+        instance=readiness.instance,
+        loaded=sorted(runtime_of(request).manager.loaded_names()),
+    )
 
 
 class Ready(BaseModel):

@@ -185,18 +185,8 @@ async def serve(
     )
     app = build_app(runtime, rules, address.instance, silence=silence)
     notifier = Notifier.from_environment()
-    config = uvicorn.Config(
-        Recorder(app, runtime.meters),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        http=bounded(Limits(grant(settings.connections))),
-        ws="none",
-        timeout_graceful_shutdown=settings.drain + LAST_WORDS_SECONDS,
-    )
     server = _Server(
-        config,
+        _configured(Recorder(app, runtime.meters), settings),
         app.state.draining,
         lambda: runtime.settings.drain,
         Reload(runtime, reread or (lambda: runtime.settings), notifier),
@@ -224,6 +214,19 @@ async def serve(
         alive.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await loading
+
+
+def _configured(app: Recorder, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        http=bounded(Limits(grant(settings.connections))),
+        ws="none",
+        timeout_graceful_shutdown=settings.drain + LAST_WORDS_SECONDS,
+    )
 
 
 async def _preload(

@@ -33,8 +33,11 @@ from freehold.domain.errors import (
     OfflineRefused,
     PoisonRequest,
     PromptTooLong,
+    QueueFull,
     ServerUnreachable,
     TemplateFailed,
+    TokenRateExceeded,
+    TooManyAtOnce,
     Unavailable,
 )
 from freehold.domain.events import Timings
@@ -178,6 +181,8 @@ def refusal(body: dict[str, Any]) -> FreeholdError:
             Unavailable,
         )
     }
+    limits = (QueueFull, TooManyAtOnce, TokenRateExceeded)  # their wait is in a header, not here
+    kinds |= {kind.code: Unavailable for kind in limits}
     return kinds.get(str(details.get("code")), EngineError)(message)
 
 

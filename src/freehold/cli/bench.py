@@ -141,14 +141,7 @@ def command(
         *(("--parallel", str(parallel)) if parallel is not None else ()),
         *(("--context", str(context)) if context is not None else ()),
     )
-    if "://" in target:
-        if flags:
-            raise InvalidRequest("--parallel and --context are for a server that is started here.")
-        place = remote(target, model, _key(key_env), settings)
-    elif model is not None or key_env is not None:
-        raise InvalidRequest("--model and --key-env are for a URL.")
-    else:
-        place = local(target, settings, flags)
+    place = _place(target, model, key_env, flags, settings)
     if settings.offline:
         refuse_egress()
     report, lost = asyncio.run(_bench(place, workload, settings, files))
@@ -162,6 +155,23 @@ def command(
     if lost is not None:
         raise lost
     return 130 if report.ending is Ending.INTERRUPTED else 0
+
+
+def _place(
+    target: str,
+    model: str | None,
+    key_env: str | None,
+    flags: tuple[str, ...],
+    settings: Settings,
+) -> Place:
+    """Where to ask. ``flags`` are for a server that is started here, the two before for a URL."""
+    if "://" in target:
+        if flags:
+            raise InvalidRequest("--parallel and --context are for a server that is started here.")
+        return remote(target, model, _key(key_env), settings)
+    if model is not None or key_env is not None:
+        raise InvalidRequest("--model and --key-env are for a URL.")
+    return local(target, settings, flags)
 
 
 def _key(variable: str | None) -> str | None:

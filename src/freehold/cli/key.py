@@ -6,15 +6,15 @@ import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, print_table, settings_from
+from freehold.runtime.access.keys import described, written
 
 if TYPE_CHECKING:
     from freehold.runtime.access.key_file import KeyFile, Use
-    from freehold.runtime.access.keys import Key
 
 
 @click.group("key")
@@ -71,7 +71,7 @@ def create(
     with _file() as file:
         file.add(issued.key)
     if as_json:
-        print_json({**_described(issued.key, now), "key": issued.text})
+        print_json({**described(issued.key, now), "key": issued.text})
         return
     click.echo(issued.text)
     notice(f"This is the key {name}. It is shown once: keep it now.")
@@ -86,7 +86,7 @@ def list_keys(everything: bool, as_json: bool) -> None:
     with _file() as file:
         keys = [key for key in file.all() if everything or key.holds(now)]
     if as_json:
-        print_json([_described(key, now) for key in keys])
+        print_json([described(key, now) for key in keys])
         return
     if not keys:
         notice("There is no key. Make one with: freehold key create --name NAME")
@@ -101,7 +101,7 @@ def list_keys(everything: bool, as_json: bool) -> None:
                 _any(key.terms.concurrency),
                 _any(key.terms.rate),
                 str(key.terms.weight),
-                _shown(key.expires) or "never",
+                written(key.expires) or "never",
                 key.state(now),
             )
             for key in keys
@@ -118,7 +118,7 @@ def revoke(name: str, as_json: bool) -> None:
     with _file() as file:
         key = file.revoke(name, now)
     if as_json:
-        print_json(_described(key, now))
+        print_json(described(key, now))
         return
     notice(f"The key {name} is revoked.")
 
@@ -162,27 +162,6 @@ def _line(names: dict[str, str], use: Use, when: str) -> dict[str, str | int]:
         "cached_tokens": use.cached_tokens,
         "completion_tokens": use.completion_tokens,
     }
-
-
-def _described(key: Key, now: float) -> dict[str, Any]:
-    terms = key.terms
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scopes": sorted(terms.scopes),
-        "models": list(terms.models),
-        "concurrency": terms.concurrency,
-        "rate": terms.rate,
-        "weight": terms.weight,
-        "created": _shown(key.created),
-        "expires": _shown(key.expires),
-        "revoked": _shown(key.revoked),
-        "state": key.state(now),
-    }
-
-
-def _shown(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat("T", "seconds")
 
 
 def _any(number: int | None) -> str:

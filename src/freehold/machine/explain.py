@@ -43,8 +43,8 @@ def explain(candidate: Candidate, given: Given) -> Explanation:
         candidate=candidate,
         weighed=weigh(candidate, given),
         context=context,
-        needs=footprint(anatomy, settings, context, users),
-        cache_per_sequence=footprint(anatomy, settings, context, 1).cache,
+        needs=footprint(anatomy, settings, context, users, repacked=given.repacked),
+        cache_per_sequence=footprint(anatomy, settings, context, 1, repacked=given.repacked).cache,
         largest_context=_largest(
             lambda tokens: fits(choice_of(candidate, given, context=tokens)),
             max(trained, given.wishes.prompt + 1),

@@ -97,7 +97,7 @@ def footprint(
     context: int,
     sequences: int,
     *,
-    repacked: frozenset[TensorType] = frozenset(_AVX2),
+    repacked: frozenset[TensorType],
 ) -> Footprint:
     """Of one worker whose ``sequences`` have ``context`` tokens each, all in use.
 

@@ -289,7 +289,8 @@ def vllm(candidate: Candidate, anatomy: Anatomy, given: Given, context: int) -> 
     if not cards or candidate.upstream is None:
         return None
     plain = EngineSettings(CacheConfig(host_bytes=0), 1, MICRO_BATCH)
-    cache = footprint(anatomy, plain, context, given.wishes.users).cache
+    users = given.wishes.users
+    cache = footprint(anatomy, plain, context, users, repacked=frozenset()).cache
     needed, has = 2 * anatomy.parameters + cache, sum(gpu.available for gpu in cards)
     if needed * MARGIN > has:
         return None

@@ -6,10 +6,12 @@ Best effort throughout: what a system does not tell is left out, and nothing rai
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +68,14 @@ def usable_cores() -> int:
 def memory() -> Memory:
     """What this process and its children may have, and could have now."""
     return _memory(limits())
+
+
+@functools.cache
+def own_instruction_sets() -> tuple[str, ...]:
+    """This processor's, of those that matter for speed."""
+    if sys.platform == "darwin":
+        return _apple_sets(_sysctl())
+    return instruction_sets(_cpuinfo())
 
 
 def _cores(allowed: Limits) -> int:

@@ -119,7 +119,6 @@ class Manager:
     ) -> None:
         rules = rules or Rules()
         self.known = Names(library, served, aliases or {})
-        self.loads = 0
         self.unloads: collections.Counter[Why] = collections.Counter()
         self._library = library
         self._make = make
@@ -430,7 +429,6 @@ class Manager:
             await supervisor.close()
             raise
         home.lease = Lease(model, supervisor)
-        self.loads += 1
 
     async def _unload(self, key: str, lease: Lease) -> None:
         measured = self._homes[key].measured

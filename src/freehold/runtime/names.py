@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from freehold.domain.errors import FreeholdError, InvalidRequest, ModelNotPulled, UnknownModel
-from freehold.runtime.access.caller import may_see
+from freehold.runtime.access.caller import current_caller, may_see
 from freehold.weights.library import Library
 from freehold.weights.reference import PathReference, parse
 from freehold.weights.registry import Manifest
@@ -102,10 +102,19 @@ class Names:
                 hint="A file is served only if it is named when the server starts: "
                 f"freehold serve {name}",
             )
-        found = str(self._library.reference(name))
+        try:
+            found = str(self._library.reference(name))
+        except UnknownModel:
+            if current_caller().terms.models:  # names that are near may be hidden from it
+                raise UnknownModel(name) from None
+            raise
         if not may_see(found):
             raise ModelNotPulled(found)
         return found
+
+    def shown(self, key: str) -> str:
+        """The name that listings show for what `canonical` found."""
+        return next((path.stem for path in self._served if key == str(path)), key)
 
     def sole(self, loaded: frozenset[str]) -> str:
         """The only model that is ``loaded``, or else the only one here. Raises `InvalidRequest`."""

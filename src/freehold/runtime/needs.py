@@ -10,7 +10,8 @@ from freehold.domain.errors import InvalidModelFile, UnknownArchitecture
 from freehold.domain.settings import Settings
 from freehold.engines.base import EngineConfig
 from freehold.machine.dissect import anatomy_of_header
-from freehold.machine.footprint import footprint
+from freehold.machine.footprint import footprint, repacked_types
+from freehold.machine.probe import own_instruction_sets
 from freehold.machine.profile import EngineSettings
 from freehold.weights.gguf import GgufHeader, read_header
 from freehold.weights.gguf_header import TensorInfo
@@ -34,7 +35,8 @@ def needed(model: LocalModel, config: EngineConfig) -> int:
     except (UnknownArchitecture, InvalidModelFile):
         return _roughly(model, config, context)
     settings = EngineSettings(config.cache, config.threads, config.micro_batch)
-    return footprint(anatomy, settings, context, config.parallel).total
+    kinds = repacked_types(own_instruction_sets())
+    return footprint(anatomy, settings, context, config.parallel, repacked=kinds).total
 
 
 def _tensors(model: LocalModel) -> Iterator[TensorInfo]:

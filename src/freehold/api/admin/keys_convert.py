@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
 
 from freehold.api.admin.keys_schema import KeyDescribed, KeyIssued, KeyUse, NewKey
+from freehold.runtime.access import keys
 from freehold.runtime.access.caller import Scope, Terms
 from freehold.runtime.access.key_file import Use
 from freehold.runtime.access.keys import Issued, Key, issue, moment
@@ -26,11 +25,11 @@ def issued(body: NewKey, now: float) -> Issued:
 
 
 def described(key: Key, now: float) -> KeyDescribed:
-    return KeyDescribed(**_fields(key, now))
+    return KeyDescribed(**keys.described(key, now))
 
 
 def told_once(made: Issued, now: float) -> KeyIssued:
-    return KeyIssued(**_fields(made.key, now), key=made.text)
+    return KeyIssued(**keys.described(made.key, now), key=made.text)
 
 
 def used(names: Mapping[str, str], use: Use) -> KeyUse:
@@ -43,24 +42,3 @@ def used(names: Mapping[str, str], use: Use) -> KeyUse:
         cached_tokens=use.cached_tokens,
         completion_tokens=use.completion_tokens,
     )
-
-
-def _fields(key: Key, now: float) -> dict[str, Any]:
-    terms = key.terms
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scopes": sorted(terms.scopes),
-        "models": list(terms.models),
-        "concurrency": terms.concurrency,
-        "rate": terms.rate,
-        "weight": terms.weight,
-        "created": _time(key.created),
-        "expires": None if key.expires is None else _time(key.expires),
-        "revoked": None if key.revoked is None else _time(key.revoked),
-        "state": key.state(now),
-    }
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat("T", "seconds")

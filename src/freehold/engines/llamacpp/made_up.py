@@ -16,7 +16,12 @@ from typing import Final
 
 import numpy as np
 
-from freehold.engines.llamacpp.probe_model import VOCABULARY_SIZE, tokeniser_metadata
+from freehold.engines.llamacpp.probe_model import (
+    VOCABULARY_SIZE,
+    LlamaShape,
+    llama_metadata,
+    tokeniser_metadata,
+)
 from freehold.weights.gguf_types import TensorType
 from freehold.weights.gguf_writer import Tensor, Value, write_gguf
 
@@ -107,22 +112,18 @@ def write_made_up(path: Path, shape: Shape) -> None:
 
 
 def _metadata(shape: Shape) -> dict[str, Value]:
+    same = LlamaShape(
+        embedding=shape.embedding,
+        feed_forward=shape.feed_forward,
+        layers=shape.layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        context_length=shape.context,
+    )
     return {
-        "general.architecture": "llama",
-        "general.name": "freehold made up",
-        "general.quantization_version": 2,
-        "llama.context_length": shape.context,
-        "llama.embedding_length": shape.embedding,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.block_count": shape.layers,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
+        **llama_metadata("freehold made up", same, shape.head_dim),
         "llama.attention.key_length": shape.head_dim,
         "llama.attention.value_length": shape.head_dim,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": shape.head_dim,
-        "llama.rope.freq_base": 10_000.0,
-        "llama.vocab_size": VOCABULARY_SIZE,
     }
 
 

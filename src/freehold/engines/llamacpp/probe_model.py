@@ -128,7 +128,8 @@ def write_llama(
         for name, size in _matrices(shape).items()
     ]
     norms = [_ones(name, shape.embedding) for name in _norms(shape)]
-    described = {**_model_metadata(shape), **tokeniser_metadata(), **(metadata or {})}
+    told = llama_metadata("freehold probe", shape, shape.embedding // shape.heads)
+    described = {**told, **tokeniser_metadata(), **(metadata or {})}
     write_gguf(path, described, tensors + norms)
 
 
@@ -205,10 +206,11 @@ def _random_blocks(rng: random.Random, blocks: int, kind: TensorType, deviation:
     return bytes(data)
 
 
-def _model_metadata(shape: LlamaShape) -> dict[str, Value]:
+def llama_metadata(name: str, shape: LlamaShape, head_dim: int) -> dict[str, Value]:
+    """What llama.cpp wants to know of a model of this architecture."""
     return {
         "general.architecture": "llama",
-        "general.name": "freehold probe",
+        "general.name": name,
         "general.quantization_version": 2,
         "llama.context_length": shape.context_length,
         "llama.embedding_length": shape.embedding,
@@ -217,7 +219,7 @@ def _model_metadata(shape: LlamaShape) -> dict[str, Value]:
         "llama.attention.head_count": shape.heads,
         "llama.attention.head_count_kv": shape.kv_heads,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": shape.embedding // shape.heads,
+        "llama.rope.dimension_count": head_dim,
         "llama.rope.freq_base": 10_000.0,
         "llama.vocab_size": VOCABULARY_SIZE,
     }

@@ -17,6 +17,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from freehold.domain.durations import seconds
 from freehold.domain.errors import InvalidSetting
@@ -100,6 +101,29 @@ def moment(text: str, now: float) -> float:
             hint="Give a duration such as 30d or 12h, or a date such as 2027-01-31.",
         )
     return now + length
+
+
+def described(key: Key, now: float) -> dict[str, Any]:
+    """What may be told of a key, to people and programs alike. Times are ISO 8601 in UTC."""
+    terms = key.terms
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(terms.scopes),
+        "models": list(terms.models),
+        "concurrency": terms.concurrency,
+        "rate": terms.rate,
+        "weight": terms.weight,
+        "created": written(key.created),
+        "expires": written(key.expires),
+        "revoked": written(key.revoked),
+        "state": key.state(now),
+    }
+
+
+def written(at: float | None) -> str | None:
+    """A time as it is told."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat("T", "seconds")
 
 
 def require_name(name: str) -> None:
