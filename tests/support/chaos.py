@@ -221,6 +221,9 @@ def server_of(home: Path, extra: dict[str, str], words: Path) -> Iterator[Server
         process.terminate()
         assert process.wait(60) == 0
         wait_until_gone(children)
+    except BaseException as error:
+        error.add_note(f"server: exit status {process.poll()}\n{words.read_text()[-4000:]}")
+        raise
     finally:
         if process.poll() is None:
             process.kill()
@@ -319,7 +322,9 @@ def _run(
 ) -> None:
     pid = server.process.pid
     with httpx2.Client(base_url=server.url, timeout=60, trust_env=False) as client:
-        asyncio.run(_crowd(server.url, Outcome(), dice, 2.0, None))
+        calm = Outcome()
+        asyncio.run(_crowd(server.url, calm, dice, 2.0, None))
+        assert calm.wrong == []  # nothing has been done to it yet
         _unload_all(client)
         before = _possessions(pid)
         asyncio.run(_crowd(server.url, outcome, dice, seconds, faults))

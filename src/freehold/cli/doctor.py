@@ -14,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-import msgspec
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
+from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
@@ -266,7 +266,7 @@ def confinement() -> Confinement:
     if result.returncode != 0:
         none = Layer(False, f"the trial {describe_exit(result.returncode)}")
         return Confinement(network=none, files=none)
-    return msgspec.json.decode(result.stdout, type=Confinement)
+    return from_json(result.stdout, Confinement)
 
 
 def confinement_findings(confined: Confinement) -> list[Finding]:

@@ -10,6 +10,7 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from
 from freehold.cli.completing import MODEL
+from freehold.domain.decoding import from_values
 from freehold.domain.errors import InvalidRequest, UnknownArchitecture
 from freehold.domain.settings import Settings, environment
 
@@ -138,7 +139,7 @@ def _computer(settings: Settings, machine: Path | None, cpu: bool) -> Computer:
         try:
             said = msgspec.json.decode(machine.read_bytes())
             said = said.get("computer", said) if isinstance(said, dict) else said
-            computer = msgspec.convert(said, Computer)
+            computer = from_values(said, Computer)
         except msgspec.DecodeError as error:
             raise InvalidRequest(
                 f"{machine} describes no computer: {error}.",

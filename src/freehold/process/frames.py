@@ -21,6 +21,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from freehold.domain.decoding import msgpack_decoder
+
 PROTOCOL_VERSION = 1
 MAX_FRAME = 32 * 1024 * 1024
 
@@ -71,7 +73,7 @@ class Channel(Generic[In]):
 
     def __init__(self, sock: socket.socket, incoming: Any) -> None:
         self._sock = sock
-        self._decoder: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(incoming)
+        self._decoder: msgspec.msgpack.Decoder[In] = msgpack_decoder(incoming)
 
     def send(self, message: Message) -> None:
         self._sock.sendall(encode(message))
@@ -102,7 +104,7 @@ class AsyncChannel(Generic[In]):
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._decoder: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(incoming)
+        self._decoder: msgspec.msgpack.Decoder[In] = msgpack_decoder(incoming)
 
     @classmethod
     async def open(cls, sock: socket.socket, incoming: Any) -> AsyncChannel[In]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.domain.chat import GenerateRequest
+from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed, Unavailable
 from freehold.domain.events import Finished
@@ -83,7 +84,7 @@ async def calibrate(settings: Settings, progress: Progress) -> Calibration:
 def recall(home: Path, computer: str, build: str) -> Calibration | None:
     """What was measured on this computer (its fingerprint) with this build (its identity)."""
     try:
-        known = msgspec.json.decode(_file(home).read_bytes(), type=Calibration)
+        known = from_json(_file(home).read_bytes(), Calibration)
     except (OSError, msgspec.DecodeError):
         return None
     holds = (known.computer, known.build, known.format) == (computer, build, CALIBRATION_FORMAT)
@@ -162,10 +163,10 @@ async def _measure(threads: int, kernels: str, progress: Progress) -> Calibratio
 def _heard(line: bytes, progress: Progress) -> Calibration | None:
     """A line of the child: what it does now, or the result."""
     with contextlib.suppress(msgspec.DecodeError):
-        doing = msgspec.json.decode(line, type=_Doing)
+        doing = from_json(line, _Doing)
         progress.status(f"measuring {doing.what} ({doing.done + 1} of {doing.total})")
         return None
-    return msgspec.json.decode(line, type=Calibration)
+    return from_json(line, Calibration)
 
 
 def _last_line(text: str) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import DiskFull, InvalidRequest, NotFound, StoreBusy, Unavailable
 
 MAX_MESSAGES = 10_000
@@ -318,7 +319,7 @@ def _message(connection: sqlite3.Connection, conversation: str, identity: str) -
 
 def _heading(row: sqlite3.Row) -> Heading:
     return Heading(
-        **{**dict(row), "wishes": msgspec.json.decode(row["wishes"], type=Wishes)},
+        **{**dict(row), "wishes": from_json(row["wishes"], Wishes)},
     )
 
 
@@ -327,8 +328,8 @@ def _kept(row: sqlite3.Row) -> KeptMessage:
     return KeptMessage(
         **{
             **dict(row),
-            "files": msgspec.json.decode(row["files"], type=tuple[AttachedFile, ...]),
-            "figures": None if figures is None else msgspec.json.decode(figures, type=Figures),
+            "files": from_json(row["files"], tuple[AttachedFile, ...]),
+            "figures": None if figures is None else from_json(figures, Figures),
         }
     )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed, Unavailable
 from freehold.domain.settings import environment
@@ -74,7 +75,7 @@ async def check(
 
 def recall(path: Path) -> Verdict | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Verdict)
+        return from_json(path.read_bytes(), Verdict)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.errors import RefusedFile
 from freehold.domain.settings import Settings, environment
@@ -42,7 +43,7 @@ class Profiles:
         """None too for one that is damaged or of another format; the log says so."""
         path = self._path(digest)
         try:
-            profile = msgspec.json.decode(path.read_bytes(), type=Profile)
+            profile = from_json(path.read_bytes(), Profile)
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, OSError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import Unavailable
 from freehold.machine.computer import Memory
 from freehold.weights.files import write_atomically
@@ -115,7 +116,7 @@ class Room:
 
     def _read(self) -> dict[str, Measurement]:
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            kept = from_json(self._path.read_bytes(), _Kept)
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:

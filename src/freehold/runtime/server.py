@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from freehold.domain.decoding import from_json
 from freehold.weights.files import write_atomically
 
 
@@ -42,7 +43,7 @@ def find_all(home: Path) -> tuple[ServerAddress, ...]:
     found = []
     for path in _folder(home).glob("*.json"):
         try:
-            address = msgspec.json.decode(path.read_bytes(), type=ServerAddress)
+            address = from_json(path.read_bytes(), ServerAddress)
         except (OSError, msgspec.DecodeError):
             continue
         if psutil.pid_exists(address.pid):

@@ -9,6 +9,7 @@ import tomllib
 
 import msgspec
 
+from freehold.domain.decoding import from_values
 from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.trust.statements import of_row
 from freehold.weights.catalog import Catalog
@@ -38,7 +39,7 @@ def _rows() -> tuple[ReleaseRow, ...]:
 
 def parse(text: str) -> tuple[ReleaseRow, ...]:
     """Read the data. Raises `msgspec.ValidationError` or `ValueError` for a bad row."""
-    rows = msgspec.convert(tomllib.loads(text).get("release", []), tuple[ReleaseRow, ...])
+    rows = from_values(tomllib.loads(text).get("release", []), tuple[ReleaseRow, ...])
     if len({row.name for row in rows}) != len(rows):
         raise ValueError("a release is listed twice")
     return rows

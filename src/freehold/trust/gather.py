@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import FreeholdError, SourceUnavailable
 from freehold.trust.facts import Rank, Release
 from freehold.trust.lock import KeptText
@@ -131,7 +132,7 @@ class _Tokenizer(msgspec.Struct):
 def _configured(data: bytes) -> bytes | None:
     """None also where a stranger's configuration is not what it should be."""
     try:
-        template = msgspec.json.decode(data, type=_Tokenizer).chat_template
+        template = from_json(data, _Tokenizer).chat_template
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return template.encode("utf-8", "replace") if template else None

@@ -25,6 +25,7 @@ from license_expression import (
     Licensing,
 )
 
+from freehold.domain.decoding import from_values
 from freehold.trust.verdict import Outcome, Use
 
 LONGEST_STATEMENT = 300  # characters; an SPDX expression of a dozen licences has fewer
@@ -252,8 +253,8 @@ def worst(outcomes: Iterator[Outcome]) -> Outcome:
 def parse(text: str) -> Licences:
     """Read the table. Raises `msgspec.ValidationError` or `ValueError` for a bad row."""
     data = tomllib.loads(text)
-    rows = msgspec.convert(data.get("licence", []), tuple[Licence, ...])
-    unread = msgspec.convert(data.get("unread", {}), dict[str, str])
+    rows = from_values(data.get("licence", []), tuple[Licence, ...])
+    unread = from_values(data.get("unread", {}), dict[str, str])
     for row in rows:
         _require_sound(row)
     return Licences((*rows, *(_unread(name, spdx or None) for name, spdx in unread.items())))

@@ -18,6 +18,7 @@ import msgspec
 import rfc8785
 from msgspec import UNSET, UnsetType
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidLock, RefusedFile
 from freehold.trust.facts import Release
 from freehold.trust.policy import Decision
@@ -147,13 +148,13 @@ def decode(data: bytes, *, what: str = "The lock") -> Lock:
     if len(data) > MAX_LOCK_BYTES:
         raise InvalidLock(f"{what} is larger than {MAX_LOCK_BYTES:,} bytes; it will not be read.")
     try:
-        version = msgspec.json.decode(data, type=_Versioned).format
+        version = from_json(data, _Versioned).format
         if version > LOCK_FORMAT:
             raise InvalidLock(
                 f"{what} was written by a newer freehold (format {version}).",
                 hint="Upgrade freehold, or ask for a lock of the older format.",
             )
-        lock = msgspec.json.decode(data, type=Lock)
+        lock = from_json(data, Lock)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(what, f"it is not what a lock looks like: {error}") from error
     for fault in _faults(lock):

@@ -13,9 +13,9 @@ import sys
 import threading
 from typing import Protocol
 
-import msgspec
 import psutil
 
+from freehold.domain.decoding import json_decoder
 from freehold.trust import notifications, strace
 from freehold.trust.attempts import WATCHED, Attempt, Process, process_of, short_command
 from freehold.trust.egress import Peer
@@ -144,7 +144,7 @@ class ByHook(_ByWatched):
     _how = "hook"
 
     def _follow(self) -> None:
-        decoder = msgspec.json.Decoder(Said)
+        decoder = json_decoder(Said)
         with self._ours, self._ours.makefile("rb") as lines:
             for line in lines:
                 said = decoder.decode(line)

@@ -13,6 +13,8 @@ import tomllib
 
 import msgspec
 
+from freehold.domain.decoding import from_values
+
 
 class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``parent``'s terms do not bind ``child``, which its own licensor put under ``licence``."""
@@ -59,7 +61,7 @@ NONE = Overrides()
 
 def parse(text: str) -> Overrides:
     """Read the rows. Raises `msgspec.ValidationError` or `ValueError` for a bad one."""
-    table = msgspec.convert(tomllib.loads(text), Overrides)
+    table = from_values(tomllib.loads(text), Overrides)
     sourced = [(row.because, row.evidence) for row in table.override]
     sourced += [(row.because, row.evidence) for row in table.change]
     for because, evidence in sourced:

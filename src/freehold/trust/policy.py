@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.decoding import from_values
 from freehold.domain.errors import InvalidSetting
 from freehold.trust.verdict import Outcome, Ruling, Use, Verdict
 
@@ -159,7 +160,7 @@ def read_policy(path: Path, *, required: bool) -> Policy:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"The policy file {path} cannot be read: {error}.") from error
     try:
-        return msgspec.convert(tomllib.loads(text), Policy)
+        return from_values(tomllib.loads(text), Policy)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise InvalidSetting(f"The policy file {path} is wrong: {error}.", hint=_EXAMPLE) from error
 

@@ -16,6 +16,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import UntrustedSignature
 from freehold.weights.files import is_sha256
 
@@ -228,7 +229,7 @@ def _require_root(subject: _Subject, resources: tuple[_Resource, ...]) -> None:
 
 def _parse(data: bytes, kind: type[Parsed]) -> Parsed:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return from_json(data, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unknown(str(error)) from error
 

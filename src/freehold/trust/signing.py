@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidSetting, UntrustedSignature
 from freehold.trust.lock import Lock, encode
 from freehold.weights.files import is_sha256
@@ -181,7 +182,7 @@ def decode_signature(data: bytes, *, what: str = "The signature") -> Signature:
     if len(data) > MAX_SIGNATURE_BYTES:
         raise UntrustedSignature(f"{what} is too large to be a signature.")
     try:
-        signature = msgspec.json.decode(data, type=Signature)
+        signature = from_json(data, Signature)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UntrustedSignature(f"{what} is not a signature of a lock: {error}.") from error
     if not is_sha256(signature.key) or len(signature.signature) != _SIGNATURE_LENGTH:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from freehold.domain.decoding import from_values
+
 
 class PublishedTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One template as its publisher has it; ``source`` is where it or its digest was read."""
@@ -84,7 +86,7 @@ def family_of(names: Iterable[str]) -> Family | None:
 @functools.cache
 def families() -> tuple[Family, ...]:
     data = importlib.resources.files(__package__).joinpath("templates.toml").read_text("utf-8")
-    return msgspec.convert(tomllib.loads(data), _Table).family
+    return from_values(tomllib.loads(data), _Table).family
 
 
 @functools.cache

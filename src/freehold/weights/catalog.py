@@ -12,6 +12,7 @@ import tomllib
 
 import msgspec
 
+from freehold.domain.decoding import from_values
 from freehold.weights.files import is_sha256
 from freehold.weights.sources.index import Piece
 
@@ -133,7 +134,7 @@ class Catalog:
 def parse(text: str) -> Catalog:
     """Read catalogue data. Raises `msgspec.ValidationError` or `ValueError` for a bad row."""
     rows = tomllib.loads(text).get("model", [])
-    models = msgspec.convert(rows, tuple[CatalogModel, ...])
+    models = from_values(rows, tuple[CatalogModel, ...])
     if len({model.reference for model in models}) != len(models):
         raise ValueError("two rows have the same name and tag")
     for model in models:

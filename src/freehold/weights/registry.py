@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import ModelNotPulled
 from freehold.weights.files import file_name, is_sha256, write_atomically
 from freehold.weights.store import Store
@@ -99,7 +100,7 @@ class Registry:
 
 def _read(path: Path) -> Manifest | None:
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = from_json(path.read_bytes(), Manifest)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, OSError) as error:

@@ -27,6 +27,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import DigestMismatch, StoreBusy, Unavailable
 from freehold.weights.files import (
     FileRecord,
@@ -246,6 +247,6 @@ class Store:
 
 def _read_record(path: Path) -> FileRecord | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=FileRecord)
+        return from_json(path.read_bytes(), FileRecord)
     except (OSError, msgspec.DecodeError):
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from freehold.domain.decoding import json_decoder
 from freehold.domain.errors import ServerMisbehaved
 from freehold.lab.bench.endpoint import Endpoint, Response, exchange
 from freehold.lab.bench.sse import Events
@@ -48,7 +49,7 @@ class _Event(msgspec.Struct, frozen=True):
     error: Any = None
 
 
-_EVENTS = msgspec.json.Decoder(_Event)
+_EVENTS = json_decoder(_Event)
 
 
 def _nothing() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidRequest, ServerMisbehaved
 from freehold.lab.bench.answer import Refusal, sentence_in
 from freehold.lab.bench.endpoint import Endpoint, exchange
@@ -110,7 +111,7 @@ async def sole_model(endpoint: Endpoint, silence: float) -> str:
             hint="If it wants a key, name the variable that has it with --key-env.",
         )
     try:
-        names = [model.id for model in msgspec.json.decode(body, type=_Models).data]
+        names = [model.id for model in from_json(body, _Models).data]
     except msgspec.DecodeError:
         raise InvalidRequest("The server's list of models cannot be read.", hint=hint) from None
     if len(names) != 1:

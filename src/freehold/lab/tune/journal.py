@@ -16,6 +16,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
+from freehold.domain.decoding import from_json
 from freehold.domain.errors import StoreBusy
 from freehold.engines.llamacpp.tuning_messages import Difference
 from freehold.lab.tune.grid import Candidate
@@ -129,7 +130,7 @@ def opened(home: Path, circumstances: Circumstances) -> Iterator[Journal]:
 
 def _read(path: Path, circumstances: Circumstances) -> _Pages | None:
     try:
-        pages = msgspec.json.decode(path.read_bytes(), type=_Pages)
+        pages = from_json(path.read_bytes(), _Pages)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
