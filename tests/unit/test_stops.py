@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.events import FinishReason
 from freehold.domain.sampling import Sampling
-from freehold.engines.llamacpp.answer import Answer, Spoken
+from freehold.engines.answer import Answer, Spoken
 from freehold.text.stops import Shown, StopMatcher, Utf8Assembler
 
 letters = st.text("abc", max_size=40)

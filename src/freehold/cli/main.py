@@ -34,6 +34,8 @@ _COMMANDS = {
     "verify-files": ("verify_files", "Hash a model's files in full, and compare."),
     "sbom": ("sbom", "Print a model as a CycloneDX bill of materials."),
     "tune": ("tune", "Find the fastest format and settings for a model here."),
+    "convert": ("convert", "Make a model's weights readable for vLLM."),
+    "engine": ("engine", "Install, list and remove further engines (vLLM)."),
     "rm": ("rm", "Remove a model."),
     "prune": ("prune", "Delete what no model needs."),
     "import": ("import_models", "Take over models other programs have fetched."),

@@ -32,6 +32,8 @@
     │   ├── ServerMisbehaved     a server under measurement broke off, stalled or made no sense
     │   ├── ServerStopping       this server was told to stop
     │   ├── DeadlineExceeded
+    │   ├── EngineNotInstalled   an engine that is installed by itself is not here
+    │   ├── EngineInstallFailed  and could not be installed
     │   └── Limited              too much at once (it says how long to wait)
     │       ├── QueueFull
     │       ├── TooManyAtOnce
@@ -240,6 +242,14 @@ class GatedModel(Unavailable):
 
 class OfflineRefused(Unavailable):
     code = "offline"
+
+
+class EngineNotInstalled(Unavailable):
+    code = "engine_not_installed"
+
+
+class EngineInstallFailed(Unavailable):
+    code = "engine_install_failed"
 
 
 class DiskFull(Unavailable):

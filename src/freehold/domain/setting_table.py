@@ -287,6 +287,29 @@ SETTINGS: tuple[Setting, ...] = (
         flag="--profile",
     ),
     Setting(
+        "vllm",
+        "FREEHOLD_VLLM",
+        Names(),
+        Group.ENGINE,
+        "Models that vLLM runs instead of llama.cpp ([vLLM](vllm.md)): a list in the file, commas "
+        "between several elsewhere.",
+        default="none",
+    ),
+    Setting(
+        "tensor_parallel",
+        "FREEHOLD_TENSOR_PARALLEL",
+        Number(1, 64, "CARDS"),
+        Group.ENGINE,
+        "Cards that share each layer of a model that vLLM runs.",
+    ),
+    Setting(
+        "pipeline_parallel",
+        "FREEHOLD_PIPELINE_PARALLEL",
+        Number(1, 64, "GROUPS"),
+        Group.ENGINE,
+        "Groups of cards that share the layers of a model that vLLM runs.",
+    ),
+    Setting(
         "home",
         "FREEHOLD_HOME",
         Location(),

@@ -51,6 +51,8 @@ class Settings:
     are about the key-value cache; ``latency`` is the inter-token latency, in milliseconds, that
     reading other prompts must respect; ``speculate`` allows guessing tokens. ``profiles``: use what
     `freehold tune` has measured.
+    Models named in ``vllm`` are run by vLLM, whose ``tensor_parallel`` cards share each layer, and
+    ``pipeline_parallel`` groups of them the layers.
     ``aliases`` are further names of models, for clients that insist on one. ``policy`` is the file
     that says what to do about verdicts on licences; None: the usual one, if it is there.
     ``memory_budget`` MiB are for all models together, None: what the machine can spare;
@@ -82,6 +84,9 @@ class Settings:
     latency: int = DEFAULT_LATENCY
     speculate: bool = True
     profiles: bool = True
+    vllm: tuple[str, ...] = ()
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
     offline: bool = False
     conversations: bool = True
     api_key: str | None = field(default=None, repr=False)

@@ -49,10 +49,10 @@ def _roughly(model: LocalModel, config: EngineConfig, context: int) -> int:
     """The weights, the whole key-value cache as if every layer had one, and the process."""
     cells = config.cache.cells or context * config.parallel
     width = _WIDTHS[config.cache.key_type]
-    return model.size + int(cells * _cached_numbers(model.header) * width) + _PROCESS
+    return model.size + int(cells * cached_numbers(model.header) * width) + _PROCESS
 
 
-def _cached_numbers(header: GgufHeader) -> int:
+def cached_numbers(header: GgufHeader) -> int:
     """Keys and values of one token in all layers. 0 where the header does not tell."""
 
     def number(name: str) -> int:

@@ -52,12 +52,16 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """None: it is gone, or not ours to see."""
+    """With all it has started. None: it is gone, or not ours to see."""
     try:
-        memory = psutil.Process(pid).memory_info()
+        one = psutil.Process(pid)
+        seen = [one.memory_info(), *(each.memory_info() for each in one.children(recursive=True))]
     except psutil.Error:
         return None
-    return Process(memory.rss, memory.rss - getattr(memory, "shared", 0))
+    return Process(
+        sum(memory.rss for memory in seen),
+        sum(memory.rss - getattr(memory, "shared", 0) for memory in seen),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from freehold.runtime import native, profiles
 from freehold.runtime.access.keyring import Keyring
 from freehold.runtime.admission import Admission
 from freehold.runtime.cache_settings import cache_config
-from freehold.runtime.chat import Chat
+from freehold.runtime.chat import Chat, vocabulary_source
 from freehold.runtime.conversations import Conversations
 from freehold.runtime.gate import Gate
 from freehold.runtime.kept_answers import KeptAnswers
@@ -29,6 +29,7 @@ from freehold.runtime.needs import needed, setup
 from freehold.runtime.observing import Meters
 from freehold.runtime.profiles import Choice
 from freehold.runtime.room import Room
+from freehold.runtime.vllm import Vllm
 from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.lock import Lock
@@ -64,13 +65,19 @@ class Runtime:
         self.manager.known.aliases = self.settings.aliases
 
 
-def _room(settings: Settings) -> Room:
+def _room(settings: Settings, vllm: Vllm) -> Room:
     budget = settings.memory_budget
+
+    def estimate(model: LocalModel) -> int:
+        if vllm.runs(model):
+            return vllm.needed(model)
+        return needed(model, engine_config(settings, model, Kernels.FAST))
+
     return Room(
         state=settings.home / "state",
         budget=None if budget is None else budget * 1024 * 1024,
         memory=memory,
-        estimate=lambda model: needed(model, engine_config(settings, model, Kernels.FAST)),
+        estimate=estimate,
         setup=setup(settings),
     )
 
@@ -97,10 +104,13 @@ def _supervisors(
     make_engine: MakeEngine | None,
     meters: Meters,
     locks: tuple[Lock, ...],
+    vllm: Vllm,
 ) -> MakeSupervisor:
     """What makes the supervisor of a model that is to be loaded."""
 
     async def make(model: LocalModel) -> Supervisor:
+        if vllm.runs(model):
+            return await _by_vllm(vllm, model, meters)
         kernels = Kernels.FAST
         if make_engine is None:
             verdict = await native.check(settings.home / "state", notice=notice)
@@ -139,6 +149,18 @@ def _supervisors(
     return make
 
 
+async def _by_vllm(vllm: Vllm, model: LocalModel, meters: Meters) -> Supervisor:
+    tally = meters.model(model.name)
+    tally.loads += 1
+    build = await vllm.builder(model, vocabulary_source(model))
+
+    def counted() -> Engine:
+        tally.engines += 1
+        return build()
+
+    return Supervisor(model.name, counted)
+
+
 @contextlib.asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -158,11 +180,12 @@ async def open_runtime(
     library = await asyncio.to_thread(Library.open, settings)
     dossiers = await asyncio.to_thread(Dossiers.open, library)
     text = TextService()
+    vllm = await asyncio.to_thread(Vllm.of, library, text, settings)
     meters = Meters()
     manager = Manager(
         library,
-        _supervisors(library, settings, notice, make_engine, meters, locks),
-        _room(settings),
+        _supervisors(library, settings, notice, make_engine, meters, locks, vllm),
+        _room(settings, vllm),
         served=served_paths,
         aliases=settings.aliases,
         admit=Gate(dossiers, use, notice, locks).admit,

@@ -34,9 +34,11 @@ from freehold.text.messages import (
     Detokenized,
     Failed,
     FromGateway,
+    ReadTable,
     Ready,
     Render,
     Rendered,
+    TableRead,
     Tokenize,
     VocabularySource,
 )
@@ -177,6 +179,11 @@ def detokenize(request: Detokenize, vocabulary: Vocabulary) -> Detokenized:
     return Detokenized(pieces=[vocabulary.piece(token, special=True) for token in request.tokens])
 
 
+def read_table(vocabulary: Vocabulary) -> TableRead:
+    table = vocabulary.table()
+    return TableRead(pieces=table.pieces, unseen=sorted(table.unseen), ends=table.ends)
+
+
 def check(request: CheckConstraint, compiler: ConstraintCompiler) -> ConstraintAccepted:
     """Compile the constraint as a worker would, and try it."""
     compiler.prepare()
@@ -224,7 +231,10 @@ def _address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def _done(request: FromGateway, opened: Opened) -> Rendered | Detokenized | ConstraintAccepted:
+Answered = Rendered | Detokenized | TableRead | ConstraintAccepted
+
+
+def _done(request: FromGateway, opened: Opened) -> Answered:
     match request:
         case Render():
             return render(request, opened)
@@ -232,13 +242,13 @@ def _done(request: FromGateway, opened: Opened) -> Rendered | Detokenized | Cons
             return tokenize(request, opened.vocabulary)
         case Detokenize():
             return detokenize(request, opened.vocabulary)
+        case ReadTable():
+            return read_table(opened.vocabulary)
         case CheckConstraint():
             return check(request, opened.compiler)
 
 
-def answer(
-    request: FromGateway, vocabularies: Vocabularies
-) -> Rendered | Detokenized | ConstraintAccepted | Failed:
+def answer(request: FromGateway, vocabularies: Vocabularies) -> Answered | Failed:
     try:
         return _done(request, vocabularies.get(request.source))
     except FreeholdError as error:

@@ -29,12 +29,15 @@ from freehold.text.messages import (
     Failed,
     FromChild,
     FromGateway,
+    ReadTable,
     Ready,
     Render,
     Rendered,
+    TableRead,
     Tokenize,
     VocabularySource,
 )
+from freehold.text.token_table import TokenTable
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ CONSTRAINTS_REMEMBERED = 256
 _OUT_OF_TIME = -signal.SIGPROF
 _OUT_OF_SPACE = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
-_Answer = Rendered | Detokenized | ConstraintAccepted
+_Answer = Rendered | Detokenized | TableRead | ConstraintAccepted
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,12 @@ class TextService:
         assert isinstance(answer, Detokenized)
         return tuple(answer.pieces)
 
+    async def table(self, source: VocabularySource) -> TokenTable:
+        """The whole vocabulary. Raises `LoadFailed` or `TextChildFailed`."""
+        answer = await self._ask(ReadTable(source=source))
+        assert isinstance(answer, TableRead)
+        return TokenTable(answer.pieces, frozenset(answer.unseen), answer.ends)
+
     async def check_constraint(self, source: VocabularySource, constraint: Constraint) -> None:
         """Raises `InvalidRequest` with the reason, `LoadFailed` or `TextChildFailed`.
 
@@ -181,7 +190,7 @@ class TextService:
                 hint="Try again; it is started anew.",
             ) from error
         match reply:
-            case Rendered() | Detokenized() | ConstraintAccepted():
+            case Rendered() | Detokenized() | TableRead() | ConstraintAccepted():
                 return reply
             case Failed():
                 raise _named(reply)

@@ -5,6 +5,8 @@ gateway                                  child
    │  ◀───────────── Rendered / Failed ──  │
    │  ── Detokenize ─────────────────────▶ │
    │  ◀────────── Detokenized / Failed ──  │
+   │  ── ReadTable ──────────────────────▶ │
+   │  ◀──────────── TableRead / Failed ──  │
    │  ── CheckConstraint ────────────────▶ │
    │  ◀─── ConstraintAccepted / Failed ──  │
 """
@@ -63,6 +65,20 @@ class Detokenize(Message, frozen=True):
     tokens: tuple[int, ...]
 
 
+class ReadTable(Message, frozen=True):
+    """The whole vocabulary."""
+
+    source: VocabularySource
+
+
+class TableRead(Message, frozen=True):
+    """As `TokenTable` has it."""
+
+    pieces: list[bytes]
+    unseen: list[int]
+    ends: tuple[int, ...]
+
+
 class CheckConstraint(Message, frozen=True):
     """Whether a constraint can be compiled for this vocabulary, and within the limits."""
 
@@ -100,5 +116,5 @@ class Failed(Message, frozen=True):
     field: str | None = None
 
 
-FromGateway = Render | Tokenize | Detokenize | CheckConstraint
-FromChild = Ready | Rendered | Detokenized | ConstraintAccepted | Failed
+FromGateway = Render | Tokenize | Detokenize | ReadTable | CheckConstraint
+FromChild = Ready | Rendered | Detokenized | TableRead | ConstraintAccepted | Failed

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import llama_cpp.llama_cpp as native
 
 from freehold.domain.errors import LoadFailed
 from freehold.text.prompt import Markers
+from freehold.text.token_table import TokenTable
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,6 @@ def start_native() -> None:
     """Initialise llama.cpp once per process and send its log to ours."""
     native.llama_log_set(_native_log, ctypes.c_void_p(0))
     native.llama_backend_init()
-
-
-@dataclass(frozen=True)
-class TokenTable:
-    """Every token of a vocabulary, by id.
-
-    ``pieces`` are the bytes by `Vocabulary.piece` with ``special``; tokens in ``unseen``
-    leave none in an answer; those in ``ends`` end the turn.
-    """
-
-    pieces: list[bytes]
-    unseen: frozenset[int]
-    ends: tuple[int, ...]
 
 
 class Vocabulary:

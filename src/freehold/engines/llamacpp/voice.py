@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import EngineError, InvalidRequest
 from freehold.domain.events import Alternative, FinishReason, TokenLogprob
-from freehold.engines.llamacpp.answer import Answer
+from freehold.engines.answer import Answer
 from freehold.engines.llamacpp.sampling import (
     Logits,
     NothingToChoose,

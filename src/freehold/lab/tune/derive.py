@@ -9,30 +9,25 @@ listed is whole. It names its parent, and so does its lock, which has the parent
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-
-import msgspec
 
 from freehold.domain.errors import DiskFull
 from freehold.engines.llamacpp.build import PACKAGE
 from freehold.engines.llamacpp.tuning_client import quantise
 from freehold.lab.tune.grid import FILE_TYPE_OF, FORMATS
-from freehold.trust.lock import LockedFile
-from freehold.trust.locks import Locks, forget
+from freehold.trust.derived import Making, list_derived
+from freehold.trust.locks import forget
 from freehold.weights import housekeeping
+from freehold.weights.derived import derived_reference
 from freehold.weights.files import disk_full_is_ours, hash_file
 from freehold.weights.gguf import read_header
-from freehold.weights.library import Library, LocalModel, now
-from freehold.weights.reference import NameReference, parse
+from freehold.weights.library import Library, LocalModel
 from freehold.weights.registry import Manifest, ModelFile
 
 # Left free on the disk beside what is written.
 RESERVE = 256 * 1024 * 1024
-_UNNAMEABLE = re.compile(r"[^a-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -84,59 +79,23 @@ class Derivation:
             return self._list(quantisation, ModelFile(f"{key}.gguf", size, sha256))
 
     def _list(self, quantisation: str, file: ModelFile) -> Manifest:
-        parent = self.model.manifest
-        manifest = Manifest(
-            reference=self._reference(quantisation),
-            files=(file,),
-            origin=f"made here from {self.model.reference} by {PACKAGE} {version(PACKAGE)}",
-            fetched_at=now(),
-            tool_version=version("freehold"),
-            licence=parent.licence if parent else self.model.header.text("general.license"),
-            licence_source=parent.licence_source if parent else "the header of its source",
-            base_models=parent.base_models if parent else (),
-            derived_from=self.model.digest,
-        )
-        locks = Locks(self.library.store.home)
-        lock = locks.get(parent.reference) if parent else None
-        if lock is not None:
-            locks.put(
-                msgspec.structs.replace(
-                    lock,
-                    reference=manifest.reference,
-                    source=manifest.origin,
-                    commit=None,
-                    files=(LockedFile(file.name, file.size, file.sha256),),
-                    derived_from=self.model.digest,
-                    tool_version=manifest.tool_version,
-                    fetched_at=manifest.fetched_at,
-                )
-            )
-        self.library.registry.put(manifest)
-        return manifest
+        made = Making(self._reference(quantisation), (file,), f"{PACKAGE} {version(PACKAGE)}")
+        return list_derived(self.library, self.model, made)
 
     def forget_all_but(self, digest: str) -> int:
-        """Delete what was made of this model, but for one; returns the bytes freed."""
+        """Delete what a search made of this model, but for one; returns the bytes freed."""
         store = self.library.store
         freed = 0
         for manifest in self.library.registry.all():
-            if manifest.derived_from == self.model.digest and manifest.files[0].sha256 != digest:
+            first = manifest.files[0]
+            ours = manifest.derived_from == self.model.digest and first.name.endswith(".gguf")
+            if ours and first.sha256 != digest:
                 freed += housekeeping.remove(store, manifest)
                 forget(store.home, manifest.reference)
         return freed
 
     def _reference(self, quantisation: str) -> str:
-        """``name:tag-q8_0``; with a piece of the digest where another model has that name."""
-        parent = parse(self.model.reference)
-        if isinstance(parent, NameReference):
-            tag = "" if parent.tag is None else f"{parent.tag}-"
-            base = f"{parent.name}:{tag}{quantisation.lower()}"
-        else:
-            stem = _UNNAMEABLE.sub("-", Path(self.model.name).name.lower()).strip("-._")[:60]
-            base = f"{stem or 'model'}:{quantisation.lower()}"
-        other = self.library.registry.find(base)
-        if other is None or other.derived_from == self.model.digest:
-            return base
-        return f"{base}-{self.model.digest[:8]}"
+        return derived_reference(self.library.registry, self.model, quantisation)
 
 
 def expected_size(parameters: int, quantisation: str) -> int:

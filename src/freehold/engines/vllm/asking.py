@@ -1,0 +1,98 @@
+"""A request of ours in vLLM's words. Pure.
+
+It goes to the route that takes and gives token ids: the prompt was rendered and tokenised by our
+text child, and the answer's text is made here, so that a request means the same on every engine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from freehold.domain.chat import GenerateRequest
+from freehold.domain.errors import InvalidRequest
+from freehold.domain.sampling import Constraint, Grammar, Sampling
+
+_SEEDS = 1 << 31
+
+
+def seeded(request: GenerateRequest) -> GenerateRequest:
+    """With a seed: a fresh one where none was asked for, so that it can be told."""
+    if request.sampling.seed is not None:
+        return request
+    seed = random.SystemRandom().randrange(_SEEDS)
+    return replace(request, sampling=replace(request.sampling, seed=seed))
+
+
+def require_sampled(sampling: Sampling) -> None:
+    """Raise `InvalidRequest` for what vLLM's sampler does not know."""
+    unknown = (
+        ("typical_p", sampling.typical_p != 1.0),
+        ("dry_multiplier", sampling.dry is not None and sampling.dry.multiplier != 0),
+        ("repeat_last_n", sampling.penalty_window is not None),
+    )
+    for field, asked in unknown:
+        if asked:
+            raise InvalidRequest(
+                f"vLLM does not know {field}.", field=field, hint="The llama.cpp engine does."
+            )
+
+
+def body(
+    request: GenerateRequest, ends: Sequence[int], constraint: Constraint | None
+) -> dict[str, Any]:
+    """What is posted. ``ends`` are the tokens that end a turn; ``constraint`` is that of this phase
+    of the answer.
+    """
+    return {
+        "request_id": request.request_id,
+        "token_ids": list(request.prompt),
+        "sampling_params": sampling_params(request, ends, constraint),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "cache_salt": request.cache_scope,
+    }
+
+
+def sampling_params(
+    request: GenerateRequest, ends: Sequence[int], constraint: Constraint | None
+) -> dict[str, Any]:
+    sampling = request.sampling
+    told: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": sampling.seed,
+        "max_tokens": request.max_tokens,
+        "stop_token_ids": list(ends),
+        "detokenize": bool(sampling.stop),
+    }
+    if sampling.stop:  # the text is cut here; vLLM looks for them too, and so ends by itself
+        told |= {"stop": list(sampling.stop), "skip_special_tokens": False}
+    if sampling.ignore_end:  # until then tokens that end the turn cannot be chosen
+        told["min_tokens"] = request.max_tokens
+    if sampling.logit_bias:
+        told["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if request.top_logprobs is not None:
+        told["logprobs"] = request.top_logprobs
+    if constraint is not None:
+        told["structured_outputs"] = structured(constraint)
+    return told
+
+
+def structured(constraint: Constraint) -> dict[str, Any]:
+    """vLLM compiles it with the same library as our own worker."""
+    match constraint.grammar:
+        case Grammar.JSON_SCHEMA:
+            return {"json": json.loads(constraint.text)}
+        case Grammar.REGEX:
+            return {"regex": constraint.text}
+        case Grammar.LARK:
+            return {"grammar": constraint.text}

@@ -1,0 +1,167 @@
+"""Installing vLLM: the steps of `freehold engine install`, each of which can be repeated.
+
+    room? ──▶ environment ──▶ PyTorch ──▶ vLLM ──▶ unwanted out ──▶ tried ──▶ recorded
+
+Whatever ends it in between, the next run goes on: pip finds what it has downloaded, and nothing
+counts as installed before the record is written.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from freehold.domain.errors import DiskFull, EngineInstallFailed, OfflineRefused
+from freehold.engines.vllm.installation import PYTORCH_INDEX, VERSION, Build, Installed, Place
+from freehold.weights.files import write_atomically
+
+# What of pip's output tells a person how far it is.
+_TELLING = ("Collecting ", "Downloading ", "Using cached ", "Installing collected", "ERROR:")
+_TRIAL = "import torch, vllm; from vllm import SamplingParams; print(torch.__version__)"
+
+
+@dataclass(frozen=True)
+class Installer:
+    """``say`` is told each step, ``environ`` is what pip is run with."""
+
+    place: Place
+    build: Build
+    say: Callable[[str], None]
+    environ: Mapping[str, str]
+    offline: bool = False
+
+    def install(self) -> Installed:
+        """Raises `DiskFull`, `OfflineRefused` or `EngineInstallFailed`. What is here is kept,
+        unless it is of another version.
+        """
+        found = self.place.installed()
+        if found is not None and (found.version, found.build) == (VERSION, self.build):
+            return found
+        if self.offline:
+            raise OfflineRefused(
+                "Installing an engine fetches it, and freehold is offline.",
+                hint="Leave out --offline (and FREEHOLD_OFFLINE).",
+            )
+        self._require_room()
+        self.place.record.unlink(missing_ok=True)
+        self.place.downloads.mkdir(parents=True, exist_ok=True)
+        self._make_environment()
+        self._fetch()
+        for package in self.build.unwanted:
+            self._pip("uninstall", "--yes", package, may_fail=True)
+        torch = self._try()
+        installed = Installed(
+            self.build,
+            VERSION,
+            torch,
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            _size(self.place.environment),
+        )
+        write_atomically(self.place.record, msgspec.json.encode(installed))
+        shutil.rmtree(self.place.downloads, ignore_errors=True)
+        return installed
+
+    def _require_room(self) -> None:
+        self.place.folder.mkdir(parents=True, exist_ok=True)
+        needed, free = self.build.disk_bytes, shutil.disk_usage(self.place.folder).free
+        here = _size(self.place.folder)
+        self.say(
+            f"{self.build.value} {VERSION} takes about {needed / 1e9:.0f} GB of disk while it is "
+            f"installed ({free / 1e9:.0f} GB are free)."
+        )
+        if free + here < needed:
+            raise DiskFull(
+                f"vLLM needs about {needed / 1e9:.0f} GB of disk; {free / 1e9:.1f} GB are free.",
+                hint="Free some space (`freehold prune` helps), or set FREEHOLD_HOME elsewhere.",
+            )
+
+    def _make_environment(self) -> None:
+        if self.place.python.exists():
+            return
+        self.say("Making its environment.")
+        shutil.rmtree(self.place.environment, ignore_errors=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", str(self.place.environment)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise EngineInstallFailed(
+                f"No virtual environment could be made: {_last_line(made.stdout + made.stderr)}",
+                hint="On Debian and Ubuntu it needs the package python3-venv.",
+            )
+
+    def _fetch(self) -> None:
+        """From the index that pip is set up with; PyTorch without CUDA from its own, if need be."""
+        if self._pip("install", *self.build.requirements, may_fail=self.build is Build.CPU):
+            return
+        self.say(f"PyTorch without CUDA is not on this index; {PYTORCH_INDEX} is asked as well.")
+        self._pip("install", "--extra-index-url", PYTORCH_INDEX, *self.build.requirements)
+
+    def _pip(self, command: str, *arguments: str, may_fail: bool = False) -> bool:
+        """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``."""
+        words = [
+            *(sys.executable, "-m", "pip", "--python", str(self.place.python)),
+            *("--disable-pip-version-check", "--no-input", command, *arguments),
+        ]
+        if command == "install":
+            words += ["--progress-bar", "off", "--cache-dir", str(self.place.downloads)]
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=dict(self.environ),
+        )
+        assert process.stdout is not None
+        last = ""
+        with process:
+            for line in process.stdout:
+                last = line.strip() or last
+                if command == "install" and line.strip().startswith(_TELLING):
+                    self.say(line.strip()[:160])
+        if process.returncode != 0 and not may_fail:
+            raise EngineInstallFailed(
+                f"pip could not install vLLM: {last[:300]}",
+                hint="Run the same command again: what was downloaded is kept.",
+            )
+        return process.returncode == 0
+
+    def _try(self) -> str:
+        """Import it once, which also compiles its bytecode; returns PyTorch's version."""
+        self.say("Trying it.")
+        tried = subprocess.run(
+            [str(self.place.python), "-I", "-c", _TRIAL],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(self.environ),
+        )
+        if tried.returncode != 0:
+            raise EngineInstallFailed(
+                f"vLLM was installed and cannot be imported: {_last_line(tried.stderr)}",
+                hint="Remove it with `freehold engine remove vllm`, then install it again.",
+            )
+        return _last_line(tried.stdout)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it says nothing"
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    return sum(
+        path.lstat().st_size for path in folder.rglob("*") if path.is_file() or path.is_symlink()
+    )
