@@ -14,19 +14,23 @@ FLAGS := $(shell $(PYTHON) src/freehold/machine/compiler.py $${CXX:-c++} 2>/dev/
 NATIVE := $(if $(FLAGS),--config-settings-package "llama-cpp-python:cmake.define.CMAKE_CXX_FLAGS=$(FLAGS)")
 SYNC := UV_PYTHON_DOWNLOADS=never $(UV) sync --locked --quiet $(NATIVE)
 
-.PHONY: run test quick check bench soak lock web web-types test-web wheel clean
+.PHONY: run test test-vllm quick check bench soak lock web web-types test-web wheel clean
 
 run: .venv/ready-run
 	@.venv/bin/freehold run $(MODEL) "$(PROMPT)" </dev/null
 
 # Tests on the real model measure and use every core: they run one at a time.
 test: check
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not weights"
-	.venv/bin/python -m pytest -m weights
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not weights and not vllm"
+	.venv/bin/python -m pytest -m "weights and not vllm"
+
+# The engines' contract and the dialects on vLLM (CPU), which is installed into .cache: 5 GB.
+test-vllm: .venv/ready-test
+	.venv/bin/python -m pytest -m vllm
 
 # The tests that need no native code and no weights: seconds, for the inner loop.
 quick: .venv/ready-test
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not native and not weights"
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not native and not weights and not vllm"
 
 check: .venv/ready-test
 	.venv/bin/ruff format --check src tests benchmarks

@@ -40,7 +40,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class PromptProcessed:
-    """The prompt is in the cache. ``cached_tokens`` of ``prompt_tokens`` were already there.
+    """The prompt is in the cache. ``cached_tokens`` of ``prompt_tokens`` were already there, as far
+    as it is known by now: `Finished` has the last word.
 
     ``logprobs``, where asked for, has an entry for every token but the first.
     """

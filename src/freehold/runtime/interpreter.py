@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 from freehold.domain.answers import (
     AnswerUsage,
@@ -93,7 +94,9 @@ class Interpreter:
                 pieces = self._parser.feed(text)
                 self._count(tokens, pieces, before=before)
                 return self._parts(pieces, now)
-            case Finished(reason, _, timings, seed, stop):
+            case Finished(reason, usage, timings, seed, stop):
+                if self._begun is not None and not self._cut:  # some engines know it only now
+                    self._begun = replace(self._begun, cached_tokens=usage.cached_tokens)
                 if self._cut:  # the engine measured the rest alone
                     timings = self.measured(now)
                 return [*self.rest(now), self.ended(_reason(reason, stop), timings, seed, stop)]

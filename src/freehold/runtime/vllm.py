@@ -11,6 +11,7 @@ from freehold.domain.settings import Settings, environment
 from freehold.engines.vllm.client import VllmEngine
 from freehold.engines.vllm.installation import Place
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
+from freehold.engines.vllm.server import VllmServer
 from freehold.machine.probe import usable_cores
 from freehold.runtime.needs import cached_numbers
 from freehold.text.client import TextService
@@ -64,7 +65,12 @@ class Vllm:
         """
         config = await asyncio.to_thread(self._config, model)
         cache = Place.of(self.settings.home).folder / "cache"
-        return lambda: VllmEngine(config, lambda: self.text.table(source), environment(), cache)
+
+        def build() -> VllmEngine:
+            server = VllmServer(config, environment(), cache)
+            return VllmEngine(server, lambda: self.text.table(source))
+
+        return build
 
     def _config(self, model: LocalModel) -> VllmConfig:
         place = Place.of(self.settings.home)

@@ -1,0 +1,114 @@
+"""One vLLM server of ours: started by its keeper, watched, ended.
+
+start ──▶ keeper ──▶ vLLM ──▶ its socket answers        (any) ──close──▶ nothing is left
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from freehold.domain.errors import EngineCrashed, LoadFailed
+from freehold.engines.vllm import launch
+from freehold.engines.vllm.launch import VllmConfig
+from freehold.engines.vllm.messages import Exited, FromKeeper, Launch, Ready, Started
+from freehold.process.child import Child, describe_exit
+from freehold.process.frames import WireError
+
+log = logging.getLogger(__name__)
+
+KEEPER = "freehold.engines.vllm.keeper"
+START_SECONDS = 60.0
+
+
+class VllmServer:
+    """``inherited`` is the environment that it may have parts of, ``cache`` a folder for what it
+    compiles. Owned by one event loop.
+    """
+
+    def __init__(self, config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> None:
+        self.config = config
+        self._inherited = inherited
+        self._cache = cache
+        self._folder: Path | None = None
+        self._keeper: Child[FromKeeper] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.pid: int | None = None
+        self.failure: EngineCrashed | None = None
+        self.ended = asyncio.Event()
+
+    @property
+    def socket(self) -> Path:
+        """Where it answers, after `start`."""
+        assert self._folder is not None
+        return self._folder / "vllm.sock"
+
+    async def start(self) -> None:
+        """Raises `LoadFailed`. It has not loaded the model yet."""
+        # Short: a UNIX socket's path has 107 characters. Nobody else can enter it.
+        self._folder = Path(tempfile.mkdtemp(prefix="freehold-"))
+        keeper = await Child[FromKeeper].start(
+            f"vLLM {self.config.model}", KEEPER, incoming=FromKeeper
+        )
+        self._keeper = keeper
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                first = await keeper.channel.receive()
+                if not isinstance(first, Ready):
+                    raise LoadFailed("The process that starts vLLM did not start properly.")
+                keeper.channel.send_soon(
+                    Launch(
+                        launch.arguments(self.config, self.socket),
+                        launch.environ(self.config, self._inherited, self._cache),
+                    )
+                )
+                started = await keeper.channel.receive()
+        except (TimeoutError, WireError) as error:
+            raise LoadFailed("The process that starts vLLM did not start properly.") from error
+        if not isinstance(started, Started):
+            raise LoadFailed(f"vLLM could not be started: {_last_line(keeper.last_words())}")
+        if started.exposed is not None:
+            log.warning("vLLM keeps the network: %s.", started.exposed)
+        self.pid = started.pid
+        self._watching = asyncio.create_task(self._watch(keeper), name="vLLM watcher")
+
+    async def _watch(self, keeper: Child[FromKeeper]) -> None:
+        """Notice the end of vLLM, or of its keeper."""
+        status: int | None = None
+        with contextlib.suppress(WireError):
+            message = await keeper.channel.receive()
+            status = message.status if isinstance(message, Exited) else None
+        how = "lost its keeper" if status is None else describe_exit(status)
+        last = keeper.last_words()
+        log.warning("vLLM %s: %s", how, last)
+        self.failure = self.failure or EngineCrashed(f"vLLM {how}.", hint=_telling_line(last))
+        self.ended.set()
+
+    async def close(self) -> None:
+        """Nothing of it is left afterwards. Safe to call twice."""
+        self.failure = self.failure or EngineCrashed(f"{self.config.model} has been unloaded.")
+        self.ended.set()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.stop(grace=15.0)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _last_line(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it says nothing"
+
+
+def _telling_line(words: str) -> str | None:
+    """The last line of its log that speaks of an error."""
+    lines = [line.strip() for line in words.splitlines() if "Error" in line]
+    return f"vLLM says: {lines[-1][:300]}" if lines else None

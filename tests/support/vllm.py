@@ -1,0 +1,175 @@
+"""vLLM with the real 0.5B model: installed, its weights made, its servers shared among tests.
+
+A server takes half a minute to start, so tests that do not end it borrow one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from freehold.domain.errors import EngineCrashed
+from freehold.domain.settings import environment, resolve
+from freehold.engines.base import Engine
+from freehold.engines.vllm.client import VllmEngine
+from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
+from freehold.engines.vllm.server import VllmServer
+from freehold.runtime.chat import vocabulary_source
+from freehold.runtime.vllm import Vllm
+from freehold.text.client import TextService
+from freehold.text.token_table import TokenTable
+from freehold.weights.library import Library
+from tests.support.command import freehold
+
+MODEL = "qwen2.5-coder:0.5b"
+START_SECONDS = 300.0
+
+T = TypeVar("T")
+
+
+def home() -> Path:
+    """FREEHOLD_TEST_VLLM_HOME, or ``.cache/vllm-home`` in the checkout, with everything in it."""
+    default = Path(__file__).parents[2] / ".cache" / "vllm-home"
+    folder = Path(os.environ.get("FREEHOLD_TEST_VLLM_HOME", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    for words in (
+        ("pull", MODEL),
+        ("engine", "install", "vllm", "--cpu"),
+        ("convert", MODEL, "--to", "safetensors"),
+    ):
+        done = freehold(folder, *words, timeout=1800)
+        assert done.status == 0, done.err[-2000:]
+    return folder
+
+
+def prepared(folder: Path) -> tuple[VllmConfig, TokenTable]:
+    """How the model is loaded, and its vocabulary."""
+
+    async def ask() -> tuple[VllmConfig, TokenTable]:
+        settings = resolve({"home": str(folder), "vllm": (MODEL,), "threads": 2}, environ={})
+        library = Library.open(settings)
+        model = library.local(MODEL)
+        text = TextService()
+        try:
+            vllm = Vllm.of(library, text, settings)
+            source = vocabulary_source(model)
+            engine = (await vllm.builder(model, source))()
+            return engine.config, await text.table(source)
+        finally:
+            await text.close()
+
+    return asyncio.run(ask())
+
+
+class Loop:
+    """An event loop of its own in a thread: a server's processes belong to one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Borrowed(VllmServer):
+    """Another's server: to end it is not ours."""
+
+    def __init__(self, config: VllmConfig, socket: Path) -> None:
+        super().__init__(config, {}, Path())
+        self._socket = socket
+
+    @property
+    def socket(self) -> Path:
+        return self._socket
+
+    async def start(self) -> None:
+        """It runs."""
+
+    async def close(self) -> None:
+        self.failure = self.failure or EngineCrashed("It has been given back.")
+        self.ended.set()
+
+
+class Servers:
+    """``make`` gives an engine on a shared server, ``own`` one whose server is its own."""
+
+    def __init__(self, config: VllmConfig, table: TokenTable, cache: Path) -> None:
+        self._config = config
+        self._table = table
+        self._cache = cache
+        self._loop = Loop()
+        self._shared: dict[tuple[int, int], VllmEngine] = {}
+
+    def make(self, context: int, parallel: int) -> Engine:
+        config = self._sized(context, parallel)
+        key = (context, parallel)
+        if key not in self._shared:
+            self._shared[key] = VllmEngine(
+                VllmServer(config, environment(), self._cache), self._read
+            )
+            self._loop.run(self._shared[key].load())
+        return VllmEngine(Borrowed(config, self._shared[key].socket), self._read)
+
+    def own(self, context: int, parallel: int) -> Engine:
+        server = VllmServer(self._sized(context, parallel), environment(), self._cache)
+        return VllmEngine(server, self._read)
+
+    def broken(self, folder: Path) -> Engine:
+        config = replace(self._sized(128, 1), weights=folder)
+        return VllmEngine(VllmServer(config, environment(), self._cache), self._read)
+
+    def _sized(self, context: int, parallel: int) -> VllmConfig:
+        return replace(self._config, context=context, parallel=parallel, cache_bytes=GIBIBYTE)
+
+    async def _read(self) -> TokenTable:
+        return self._table
+
+    def close(self) -> None:
+        for engine in self._shared.values():
+            self._loop.run(engine.close())
+        self._loop.stop()
+
+
+@contextlib.contextmanager
+def servers(folder: Path) -> Iterator[Servers]:
+    config, table = prepared(folder)
+    made = Servers(config, table, folder / "engines" / "vllm" / "cache")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def kill(engine: Engine) -> None:
+    """The process that answers; its keeper lives."""
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+
+
+def processes_of_vllm() -> list[psutil.Process]:
+    """Wherever they come from."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any("vllm" in word.lower() for word in (process.name(), *process.cmdline())):
+                found.append(process)
+    return found
+
+
+Make = Callable[[int, int], Engine]

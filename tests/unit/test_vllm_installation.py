@@ -1,0 +1,99 @@
+"""What counts as installed, and what an installation refuses before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from freehold.domain.errors import DiskFull, EngineNotInstalled, OfflineRefused, UnsupportedFile
+from freehold.engines.vllm.installation import VERSION, Build, Installed, Place
+from freehold.engines.vllm.installing import Installer
+from freehold.lab.convert import require_plain
+
+
+def installed(place: Place, version: str = VERSION) -> Installed:
+    record = Installed(Build.CPU, version, "2.13.0", "2026-11-30T00:00:00+00:00", 5)
+    place.python.parent.mkdir(parents=True, exist_ok=True)
+    place.python.touch()
+    place.record.write_bytes(msgspec.json.encode(record))
+    return record
+
+
+def installer(place: Place, *, offline: bool = False) -> tuple[Installer, list[str]]:
+    said: list[str] = []
+    return Installer(place, Build.CPU, said.append, {}, offline), said
+
+
+def test_an_environment_without_its_record_is_not_installed(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    assert place.installed() is None
+    installed(place)
+    place.record.write_bytes(b"{")  # the disk was full
+    with pytest.raises(EngineNotInstalled, match="not installed") as caught:
+        place.require()
+    assert caught.value.hint == "Install it with: freehold engine install vllm"
+
+
+def test_another_version_is_not_spoken_with(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    installed(place, "0.1.0")
+    with pytest.raises(EngineNotInstalled, match=rf"0\.1\.0 .* {VERSION}"):
+        place.require()
+
+
+def test_what_is_here_is_not_installed_again(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    record = installed(place)
+    again, said = installer(place, offline=True)
+    assert again.install() == record
+    assert said == []
+
+
+def test_offline_fetches_nothing(tmp_path: Path) -> None:
+    refused, _ = installer(Place.of(tmp_path), offline=True)
+    with pytest.raises(OfflineRefused):
+        refused.install()
+    assert not Place.of(tmp_path).folder.exists()
+
+
+def test_a_disk_too_small_is_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**10, 10**10, 10**9))
+    place = Place.of(tmp_path)
+    small, said = installer(place)
+    with pytest.raises(DiskFull, match=r"6 GB of disk; 1\.0 GB are free"):
+        small.install()
+    assert "6 GB" in said[0]
+    assert not place.environment.exists()
+
+
+def test_removed_is_gone(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    installed(place)
+    place.remove()
+    assert place.installed() is None
+    assert not place.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}'),
+        ("modeling_x.py", b"import os"),
+        ("weights.bin", b"\x80\x04"),
+    ],
+)
+def test_code_does_not_come_along_with_weights(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnsupportedFile, match=name.replace(".", r"\.")):
+        require_plain(tmp_path)
