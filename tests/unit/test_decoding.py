@@ -12,12 +12,12 @@ import freehold
 
 SOURCE = Path(freehold.__file__).parent
 # Where msgspec's own decoders are called.
-HOME = SOURCE / "domain" / "decoding.py"
+HOME = SOURCE / "process" / "decoding.py"
 
 _FIRST_MEETINGS = """
     import sys, threading
     import msgspec
-    from freehold.domain.decoding import from_json, from_values, json_decoder
+    from freehold.process.decoding import from_json, from_values, json_decoder
 
     sys.setswitchinterval(1e-6)
     ways = (

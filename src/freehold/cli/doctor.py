@@ -17,7 +17,6 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
-from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
@@ -26,6 +25,7 @@ from freehold.machine.compiler import find_compiler
 from freehold.machine.probe import probe
 from freehold.process.child import child_environment, describe_exit
 from freehold.process.confine import Confinement, Layer
+from freehold.process.decoding import from_json
 from freehold.runtime import native
 from freehold.runtime import server as announcement
 from freehold.trust.egress import refuse_egress

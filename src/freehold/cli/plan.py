@@ -10,9 +10,9 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from
 from freehold.cli.completing import MODEL
-from freehold.domain.decoding import from_values
 from freehold.domain.errors import InvalidRequest, UnknownArchitecture
 from freehold.domain.settings import Settings, environment
+from freehold.process.decoding import from_values
 
 if TYPE_CHECKING:
     from freehold.machine.calibration import Calibration

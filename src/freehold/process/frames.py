@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from freehold.domain.decoding import msgpack_decoder
+from freehold.process.decoding import msgpack_decoder
 
 PROTOCOL_VERSION = 1
 MAX_FRAME = 32 * 1024 * 1024

@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from freehold.domain.chat import GenerateRequest
-from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed, Unavailable
 from freehold.domain.events import Finished
@@ -31,6 +30,7 @@ from freehold.engines.llamacpp.made_up import bare, write_made_up
 from freehold.machine.calibration import CALIBRATION_FORMAT, Calibration
 from freehold.machine.probe import probe, usable_cores
 from freehold.process.child import child_environment, describe_exit
+from freehold.process.decoding import from_json
 from freehold.runtime import native
 from freehold.weights.files import write_atomically
 from freehold.weights.progress import Progress

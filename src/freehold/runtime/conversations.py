@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import DiskFull, InvalidRequest, NotFound, StoreBusy, Unavailable
+from freehold.process.decoding import from_json
 
 MAX_MESSAGES = 10_000
 _TITLE_CHARACTERS = 80

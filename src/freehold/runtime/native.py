@@ -20,12 +20,12 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import LoadFailed, Unavailable
 from freehold.domain.settings import environment
 from freehold.engines.llamacpp.build import Build, installed, rebuild_command
 from freehold.process.child import child_environment, describe_exit
+from freehold.process.decoding import from_json
 from freehold.weights.files import write_atomically
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.errors import RefusedFile
 from freehold.domain.settings import Settings, environment
@@ -21,6 +20,7 @@ from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.build import installed
 from freehold.machine.probe import probe
 from freehold.machine.profile import Profile
+from freehold.process.decoding import from_json
 from freehold.trust.lock import Lock
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping

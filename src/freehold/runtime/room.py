@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import Unavailable
 from freehold.machine.computer import Memory
+from freehold.process.decoding import from_json
 from freehold.weights.files import write_atomically
 from freehold.weights.library import LocalModel
 

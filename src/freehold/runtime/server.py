@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from freehold.domain.decoding import from_json
+from freehold.process.decoding import from_json
 from freehold.weights.files import write_atomically
 
 

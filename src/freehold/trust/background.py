@@ -9,7 +9,7 @@ import tomllib
 
 import msgspec
 
-from freehold.domain.decoding import from_values
+from freehold.process.decoding import from_values
 from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.trust.statements import of_row
 from freehold.weights.catalog import Catalog

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import FreeholdError, SourceUnavailable
+from freehold.process.decoding import from_json
 from freehold.trust.facts import Rank, Release
 from freehold.trust.lock import KeptText
 from freehold.trust.statements import merged, of_repository

@@ -25,7 +25,7 @@ from license_expression import (
     Licensing,
 )
 
-from freehold.domain.decoding import from_values
+from freehold.process.decoding import from_values
 from freehold.trust.verdict import Outcome, Use
 
 LONGEST_STATEMENT = 300  # characters; an SPDX expression of a dozen licences has fewer

@@ -18,8 +18,8 @@ import msgspec
 import rfc8785
 from msgspec import UNSET, UnsetType
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidLock, RefusedFile
+from freehold.process.decoding import from_json
 from freehold.trust.facts import Release
 from freehold.trust.policy import Decision
 from freehold.weights.files import is_sha256

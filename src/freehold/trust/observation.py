@@ -15,7 +15,7 @@ from typing import Protocol
 
 import psutil
 
-from freehold.domain.decoding import json_decoder
+from freehold.process.decoding import json_decoder
 from freehold.trust import notifications, strace
 from freehold.trust.attempts import WATCHED, Attempt, Process, process_of, short_command
 from freehold.trust.egress import Peer

@@ -13,7 +13,7 @@ import tomllib
 
 import msgspec
 
-from freehold.domain.decoding import from_values
+from freehold.process.decoding import from_values
 
 
 class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

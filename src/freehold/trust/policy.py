@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_values
 from freehold.domain.errors import InvalidSetting
+from freehold.process.decoding import from_values
 from freehold.trust.verdict import Outcome, Ruling, Use, Verdict
 
 

@@ -16,8 +16,8 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import UntrustedSignature
+from freehold.process.decoding import from_json
 from freehold.weights.files import is_sha256
 
 MAX_BUNDLE_BYTES: Final = 16 << 20

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidSetting, UntrustedSignature
+from freehold.process.decoding import from_json
 from freehold.trust.lock import Lock, encode
 from freehold.weights.files import is_sha256
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from freehold.domain.decoding import from_values
+from freehold.process.decoding import from_values
 
 
 class PublishedTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ import tomllib
 
 import msgspec
 
-from freehold.domain.decoding import from_values
+from freehold.process.decoding import from_values
 from freehold.weights.files import is_sha256
 from freehold.weights.sources.index import Piece
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import ModelNotPulled
+from freehold.process.decoding import from_json
 from freehold.weights.files import file_name, is_sha256, write_atomically
 from freehold.weights.store import Store
 

@@ -27,8 +27,8 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import DigestMismatch, StoreBusy, Unavailable
+from freehold.process.decoding import from_json
 from freehold.weights.files import (
     FileRecord,
     disk_full_is_ours,

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from freehold.domain.chat import GenerateRequest
-from freehold.domain.decoding import from_json, json_decoder
 from freehold.domain.errors import EngineError
 from freehold.domain.events import Alternative, FinishReason, TokenLogprob
 from freehold.engines.answer import Answer
+from freehold.process.decoding import from_json, json_decoder
 from freehold.text.token_table import TokenTable
 
 

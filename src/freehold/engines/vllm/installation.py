@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import EngineNotInstalled
+from freehold.process.decoding import from_json
 
 VERSION = "0.32.0"
 # They turn a GGUF file into weights that vLLM reads (`converting`).

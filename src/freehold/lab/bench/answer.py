@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from freehold.domain.decoding import json_decoder
 from freehold.domain.errors import ServerMisbehaved
 from freehold.lab.bench.endpoint import Endpoint, Response, exchange
 from freehold.lab.bench.sse import Events
+from freehold.process.decoding import json_decoder
 
 _LONGEST_MESSAGE = 300  # characters of a server's sentence that are kept
 

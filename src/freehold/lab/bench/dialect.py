@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import InvalidRequest, ServerMisbehaved
 from freehold.lab.bench.answer import Refusal, sentence_in
 from freehold.lab.bench.endpoint import Endpoint, exchange
+from freehold.process.decoding import from_json
 
 _UNDERSTOOD_NOT = (400, 422)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from freehold.domain.decoding import from_json
 from freehold.domain.errors import StoreBusy
 from freehold.engines.llamacpp.tuning_messages import Difference
 from freehold.lab.tune.grid import Candidate
 from freehold.machine.profile import Speeds
+from freehold.process.decoding import from_json
 from freehold.weights.files import write_atomically
 
 log = logging.getLogger(__name__)
