@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from freehold.api.admin.activity_routes import router as activity_router
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
 from freehold.api.anthropic import convert as anthropic
@@ -54,7 +55,7 @@ _ROUTERS = (
     *(openai_router, openai_completions_router, openai_embeddings_router),
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
-    *(models_router, keys_router, readiness_router, metrics_router),
+    *(models_router, keys_router, activity_router, readiness_router, metrics_router),
     *(conversations_router, papers_router, session_router),
 )
 

@@ -66,6 +66,47 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/activity": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Activity
+         * @description Counts for each model, and the requests under way. Of prompts and answers nothing is told.
+         */
+        readonly get: operations["activity_freehold_v1_activity_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/activity/{identity}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        readonly post?: never;
+        /**
+         * Stop Request
+         * @description End a request. Its client is told so in its own dialect (`request_stopped`); an answer of a
+         *     conversation is stopped, and what was written is kept. Answers with the request as it was.
+         */
+        readonly delete: operations["stop_request_freehold_v1_activity__identity__delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/catalogue": {
         readonly parameters: {
             readonly query?: never;
@@ -489,6 +530,19 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Activity
+         * @description ``seconds`` is a clock of the server that only goes forward.
+         */
+        readonly Activity: {
+            readonly memory: components["schemas"]["MemoryActivity"];
+            /** Models */
+            readonly models: readonly components["schemas"]["ModelActivity"][];
+            /** Requests */
+            readonly requests: readonly components["schemas"]["RequestUnderWay"][];
+            /** Seconds */
+            readonly seconds: number;
+        };
+        /**
          * Ancestor
          * @description A release of the lineage. ``known`` false: nothing was read about it.
          */
@@ -784,6 +838,43 @@ export interface components {
             readonly text: string;
             /** Uses */
             readonly uses: readonly string[];
+        };
+        /**
+         * EngineActivity
+         * @description The engine of a model that is in memory. What it did not tell in time is null.
+         */
+        readonly EngineActivity: {
+            /**
+             * Context
+             * @description Tokens each of them can hold.
+             */
+            readonly context: number;
+            /**
+             * Held Tokens
+             * @description Tokens in its key-value cache.
+             */
+            readonly held_tokens: number | null;
+            /** Name */
+            readonly name: string;
+            /**
+             * Resident Bytes
+             * @description Memory of its process, mapped weights too.
+             */
+            readonly resident_bytes: number | null;
+            /** Running */
+            readonly running: number | null;
+            /**
+             * Sequences
+             * @description Answers it can write at once.
+             */
+            readonly sequences: number;
+            /**
+             * Shelved Bytes
+             * @description Memory that keeps prefixes of what is over.
+             */
+            readonly shelved_bytes: number | null;
+            /** Waiting */
+            readonly waiting: number | null;
         };
         /**
          * Figures
@@ -1124,6 +1215,20 @@ export interface components {
             readonly measured_bytes: number | null;
         };
         /**
+         * MemoryActivity
+         * @description Bytes: of the machine (or its container), what models may take of it, this process's own.
+         */
+        readonly MemoryActivity: {
+            /** Available */
+            readonly available: number;
+            /** Budget */
+            readonly budget: number;
+            /** Gateway */
+            readonly gateway: number;
+            /** Total */
+            readonly total: number;
+        };
+        /**
          * Message
          * @description ``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``;
          *     ``interrupted`` is one whose server ended.
@@ -1175,6 +1280,42 @@ export interface components {
             readonly object: "model";
             /** Owned By */
             readonly owned_by: string;
+        };
+        /**
+         * ModelActivity
+         * @description A model that is or was in memory. ``waiting`` and ``running`` are requests; everything that
+         *     is counted is counted since the server began, answers under way included. Who asks twice has
+         *     rates: differences, over the difference of ``seconds``.
+         */
+        readonly ModelActivity: {
+            /**
+             * Answers
+             * @description Answers that are over.
+             */
+            readonly answers: number;
+            /** Cached Tokens */
+            readonly cached_tokens: number;
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            readonly engine: components["schemas"]["EngineActivity"] | null;
+            /**
+             * First Token Seconds
+             * @description What these waited, all together.
+             */
+            readonly first_token_seconds: number;
+            /**
+             * First Tokens
+             * @description Answers that have begun to be written.
+             */
+            readonly first_tokens: number;
+            /** Model */
+            readonly model: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Running */
+            readonly running: number;
+            /** Waiting */
+            readonly waiting: number;
         };
         /** ModelDetails */
         readonly ModelDetails: {
@@ -1393,6 +1534,42 @@ export interface components {
              * @enum {string}
              */
             readonly type: "regex";
+        };
+        /**
+         * RequestUnderWay
+         * @description ``id`` is for stopping it, ``request`` what the log calls it. ``waiting``: for its turn.
+         */
+        readonly RequestUnderWay: {
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            /**
+             * Dialect
+             * @enum {string}
+             */
+            readonly dialect: "openai" | "anthropic" | "ollama" | "freehold";
+            /** Id */
+            readonly id: string;
+            /**
+             * Key
+             * @description The name of the key; null: none was needed.
+             */
+            readonly key: string | null;
+            /** Model */
+            readonly model: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Request */
+            readonly request: string | null;
+            /**
+             * Seconds
+             * @description Since it came.
+             */
+            readonly seconds: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "waiting" | "running";
         };
         /**
          * SeenPrompt
@@ -1656,6 +1833,48 @@ export interface operations {
                 content: {
                     readonly "application/json": components["schemas"]["Progress"];
                     readonly "application/x-ndjson": string;
+                };
+            };
+        };
+    };
+    readonly activity_freehold_v1_activity_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Activity"];
+                };
+            };
+        };
+    };
+    readonly stop_request_freehold_v1_activity__identity__delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly identity: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RequestUnderWay"];
                 };
             };
         };
