@@ -16,7 +16,7 @@ from tests.support.gateway import Scripts
 pytestmark = pytest.mark.native
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
-SECTIONS = ("Chat", "Compare", "Models")
+SECTIONS = ("Chat", "Compare", "Models", "Activity")
 
 
 def complaints(page: Page) -> list[str]:
