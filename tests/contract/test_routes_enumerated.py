@@ -19,7 +19,8 @@ from tests.support.keyed import INFER, MANAGE, issued
 
 PUBLIC = """
 GET /    HEAD /    GET /assets/{name:path}    GET /healthz    GET /readyz
-GET /enter    POST /freehold/v1/session    DELETE /freehold/v1/session
+GET /enter
+GET /freehold/v1/session    POST /freehold/v1/session    DELETE /freehold/v1/session
 """
 # Each key is told what is its own.
 KEYED = """

@@ -23,6 +23,7 @@ USED = (
     *(
         "/freehold/v1/activity*",
         "/freehold/v1/models*",
+        "/freehold/v1/keys*",
         "/freehold/v1/disk",
         "/freehold/v1/session*",
     ),

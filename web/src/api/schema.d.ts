@@ -300,6 +300,70 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/keys": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * List Keys
+         * @description All that were ever issued here, the oldest first.
+         */
+        readonly get: operations["list_keys_freehold_v1_keys_get"];
+        readonly put?: never;
+        /**
+         * Create Key
+         * @description Issue a key. It is told this once, and cannot be found again.
+         */
+        readonly post: operations["create_key_freehold_v1_keys_post"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/keys/{name}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        readonly post?: never;
+        /**
+         * Revoke Key
+         * @description Revoke a key: from now on it opens nothing. Answers under way are finished.
+         */
+        readonly delete: operations["revoke_key_freehold_v1_keys__name__delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/keys/usage": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Key Usage
+         * @description What each key has used in the last days (UTC).
+         */
+        readonly get: operations["key_usage_freehold_v1_keys_usage_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/models/load": {
         readonly parameters: {
             readonly query?: never;
@@ -447,7 +511,11 @@ export interface paths {
             readonly path?: never;
             readonly cookie?: never;
         };
-        readonly get?: never;
+        /**
+         * Get Session
+         * @description What this key, or this browser, may do.
+         */
+        readonly get: operations["get_session_freehold_v1_session_get"];
         readonly put?: never;
         /**
          * Begin Session
@@ -1123,10 +1191,99 @@ export interface components {
              */
             readonly type: "json_schema";
         };
+        /**
+         * KeyDescribed
+         * @description ``id`` is the second part of the key itself, and no secret.
+         */
+        readonly KeyDescribed: {
+            /** Concurrency */
+            readonly concurrency: number | null;
+            /** Created */
+            readonly created: string;
+            /** Expires */
+            readonly expires: string | null;
+            /** Id */
+            readonly id: string;
+            /** Models */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /** Rate */
+            readonly rate: number | null;
+            /** Revoked */
+            readonly revoked: string | null;
+            /** Scopes */
+            readonly scopes: readonly string[];
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "in use" | "expired" | "revoked";
+            /** Weight */
+            readonly weight: number;
+        };
+        /**
+         * KeyIssued
+         * @description ``key`` is told this once.
+         */
+        readonly KeyIssued: {
+            /** Concurrency */
+            readonly concurrency: number | null;
+            /** Created */
+            readonly created: string;
+            /** Expires */
+            readonly expires: string | null;
+            /** Id */
+            readonly id: string;
+            /** Key */
+            readonly key: string;
+            /** Models */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /** Rate */
+            readonly rate: number | null;
+            /** Revoked */
+            readonly revoked: string | null;
+            /** Scopes */
+            readonly scopes: readonly string[];
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "in use" | "expired" | "revoked";
+            /** Weight */
+            readonly weight: number;
+        };
+        /** KeyList */
+        readonly KeyList: {
+            /** Data */
+            readonly data: readonly components["schemas"]["KeyDescribed"][];
+        };
         /** KeyShown */
         readonly KeyShown: {
             /** Key */
             readonly key: string;
+        };
+        /**
+         * KeyUse
+         * @description What one key has used since a day. ``id`` alone tells keys of one name apart.
+         */
+        readonly KeyUse: {
+            /** Cached Tokens */
+            readonly cached_tokens: number;
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            /** Id */
+            readonly id: string;
+            /** Name */
+            readonly name: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Requests */
+            readonly requests: number;
+            /** Since */
+            readonly since: string;
         };
         /**
          * LarkFormat
@@ -1421,6 +1578,45 @@ export interface components {
             /** @default {} */
             readonly wishes: components["schemas"]["Wishes"];
         };
+        /** NewKey */
+        readonly NewKey: {
+            /**
+             * Concurrency
+             * @description Requests under way at once.
+             */
+            readonly concurrency?: number | null;
+            /**
+             * Expires
+             * @description 30d or 12h from now, or a time such as 2027-01-31.
+             */
+            readonly expires?: string | null;
+            /**
+             * Models
+             * @description Names or patterns such as qwen*; none: all.
+             * @default []
+             */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /**
+             * Rate
+             * @description Tokens a minute, prompts and answers together.
+             */
+            readonly rate?: number | null;
+            /**
+             * Scopes
+             * @default [
+             *       "infer"
+             *     ]
+             */
+            readonly scopes: readonly ("infer" | "manage")[];
+            /**
+             * Weight
+             * @description Share of turns against other keys.
+             * @default 1
+             */
+            readonly weight: number;
+        };
         /**
          * NewMessage
          * @description A question. ``parent``: the message it follows; null begins the conversation (anew).
@@ -1581,6 +1777,22 @@ export interface components {
             /** Token Count */
             readonly token_count: number;
         };
+        /**
+         * Session
+         * @description Who asks, and what they may: nothing, where a key is needed and none was shown. ``models``
+         *     are patterns; none: all.
+         */
+        readonly Session: {
+            /**
+             * Key
+             * @description The name of the key; null: none was shown.
+             */
+            readonly key: string | null;
+            /** Models */
+            readonly models: readonly string[];
+            /** Scopes */
+            readonly scopes: readonly string[];
+        };
         /** StreamOptions */
         readonly StreamOptions: {
             /**
@@ -1706,6 +1918,11 @@ export interface components {
         readonly UnloadRequest: {
             /** Model */
             readonly model: string;
+        };
+        /** UsageList */
+        readonly UsageList: {
+            /** Data */
+            readonly data: readonly components["schemas"]["KeyUse"][];
         };
         /** UserMessage */
         readonly UserMessage: {
@@ -2159,6 +2376,94 @@ export interface operations {
             };
         };
     };
+    readonly list_keys_freehold_v1_keys_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyList"];
+                };
+            };
+        };
+    };
+    readonly create_key_freehold_v1_keys_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["NewKey"];
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyIssued"];
+                };
+            };
+        };
+    };
+    readonly revoke_key_freehold_v1_keys__name__delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly name: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyDescribed"];
+                };
+            };
+        };
+    };
+    readonly key_usage_freehold_v1_keys_usage_get: {
+        readonly parameters: {
+            readonly query?: {
+                readonly days?: number;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["UsageList"];
+                };
+            };
+        };
+    };
     readonly load_freehold_v1_models_load_post: {
         readonly parameters: {
             readonly query?: never;
@@ -2313,6 +2618,26 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": unknown;
+                };
+            };
+        };
+    };
+    readonly get_session_freehold_v1_session_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Session"];
                 };
             };
         };

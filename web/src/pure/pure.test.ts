@@ -5,6 +5,7 @@ import { GrowingBlocks, blocksOf, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
 import { fullness, speed } from "./figures";
 import { safeAddress } from "./links";
+import { namesIn } from "./lists";
 import { branch, byParent, leafUnder } from "./tree";
 import { readVotes, tally } from "./tally";
 import { wilson } from "./wilson";
@@ -19,6 +20,13 @@ const TREE = [
   { id: "a3", parent: "q2" },
   { id: "q1b", parent: null },
 ];
+
+describe("a list that was typed", () => {
+  it("is separated by commas or spaces", () => {
+    expect(namesIn(" qwen*, gemma3:270m、a  b,")).toEqual(["qwen*", "gemma3:270m", "a", "b"]);
+    expect(namesIn(" , ")).toEqual([]);
+  });
+});
 
 describe("the tree", () => {
   it("shows the branch of a leaf, first message first", () => {

@@ -67,7 +67,7 @@ def request(asked: Asked, now: float, shown: Callable[[str], str]) -> RequestUnd
         request=asked.request,
         model=shown(asked.model),
         dialect=asked.dialect,
-        key=None if asked.caller is OWNER else asked.caller.name,
+        key=None if asked.caller.id == OWNER.id else asked.caller.name,
         state="running" if asked.running else "waiting",
         seconds=round(max(0.0, now - asked.began), 3),
         prompt_tokens=used.prompt_tokens,
