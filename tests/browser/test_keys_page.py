@@ -69,7 +69,7 @@ def test_from_making_a_key_to_revoking_it(page: Page, server: Gateway, theme: st
     with sending(server.url, secret) as ann:
         assert ask(ann).status_code == 200
         page.reload()
-        expect(row).to_contain_text("1 requests")
+        expect(row).to_contain_text("1 request,")
         assert secret not in page.content()
         picture(page, f"keys-{theme}")
         row.get_by_role("button", name="Revoke").click()

@@ -19,7 +19,12 @@ STORED = ROOT / "web" / "openapi.json"
 
 # Where an address ends with a star, everything below it.
 USED = (
-    *("/freehold/v1/conversations*", "/freehold/v1/catalogue", "/freehold/v1/papers*"),
+    *(
+        "/freehold/v1/conversations*",
+        "/freehold/v1/catalogue",
+        "/freehold/v1/papers*",
+        "/freehold/v1/plan",
+    ),
     *(
         "/freehold/v1/activity*",
         "/freehold/v1/models*",

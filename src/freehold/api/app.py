@@ -42,6 +42,7 @@ from freehold.api.stream import SILENCE_SECONDS, ClientLeft
 from freehold.api.web.conversations_routes import router as conversations_router
 from freehold.api.web.page import built, page_router
 from freehold.api.web.papers_routes import router as papers_router
+from freehold.api.web.plan_routes import router as plan_router
 from freehold.api.web.session_routes import router as session_router
 from freehold.api.web.sessions import Sessions
 from freehold.domain.errors import FreeholdError
@@ -56,7 +57,7 @@ _ROUTERS = (
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
     *(models_router, keys_router, activity_router, readiness_router, metrics_router),
-    *(conversations_router, papers_router, session_router),
+    *(conversations_router, papers_router, plan_router, session_router),
 )
 
 

@@ -504,6 +504,29 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/plan": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Get Plan
+         * @description What `freehold plan` says: for every model that is here or in the catalogue whether it fits,
+         *     by how much it does not, and its speed, estimated and, where it was tuned here, measured.
+         *     ``context`` is what each user has; left out: as it is set, and as the model allows. What models
+         *     in memory take now is not free.
+         */
+        readonly get: operations["get_plan_freehold_v1_plan_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/session": {
         readonly parameters: {
             readonly query?: never;
@@ -945,6 +968,27 @@ export interface components {
             readonly waiting: number | null;
         };
         /**
+         * Estimated
+         * @description Arithmetic. It may be off by the share ``band``; ``basis`` says what it rests on.
+         *
+         *     ``tokens_per_second`` is each user's behind a prompt of ``depth`` tokens, ``first_token`` the
+         *     wait of the last of them when all ask at once.
+         */
+        readonly Estimated: {
+            /** Band */
+            readonly band: number;
+            /** Basis */
+            readonly basis: string;
+            /** Depth */
+            readonly depth: number;
+            /** First Token */
+            readonly first_token: number;
+            /** Prefill */
+            readonly prefill: number;
+            /** Tokens Per Second */
+            readonly tokens_per_second: number;
+        };
+        /**
          * Figures
          * @description Measured. Seconds: ``first_token`` and ``reasoning_seconds`` as the server waited for them,
          *     ``decode`` for writing all of it.
@@ -1361,6 +1405,23 @@ export interface components {
             readonly pin: boolean;
         };
         /**
+         * Measured
+         * @description What `tune` measured on this machine. ``tokens_per_second`` is each user's, at the depth
+         *     nearest to the estimate's; null: not with so many users.
+         */
+        readonly Measured: {
+            /** Depth */
+            readonly depth: number;
+            /** Measured At */
+            readonly measured_at: string;
+            /** Prefill */
+            readonly prefill: number;
+            /** Tokens Per Second */
+            readonly tokens_per_second: number | null;
+            /** Users */
+            readonly users: number;
+        };
+        /**
          * Memory
          * @description ``expected_bytes`` is what the model was or will be loaded for, ``measured_bytes`` the most
          *     that its process has taken, mapped weights included; null where nothing was measured.
@@ -1679,6 +1740,73 @@ export interface components {
             readonly model: string;
             /** Pinned */
             readonly pinned: boolean;
+        };
+        /**
+         * PlannedModel
+         * @description One model in one file. ``reasons`` is empty where it fits; what does not fit has no estimate
+         *     of its speed.
+         */
+        readonly PlannedModel: {
+            /** Context */
+            readonly context: number | null;
+            readonly estimated: components["schemas"]["Estimated"] | null;
+            /** File Bytes */
+            readonly file_bytes: number | null;
+            /** Fits */
+            readonly fits: boolean;
+            /** Here */
+            readonly here: boolean;
+            readonly measured: components["schemas"]["Measured"] | null;
+            /** Memory Estimated */
+            readonly memory_estimated: number | null;
+            /** Model */
+            readonly model: string;
+            /** Quantisation */
+            readonly quantisation: string | null;
+            /** Reasons */
+            readonly reasons: readonly components["schemas"]["PlanReason"][];
+            /** Title */
+            readonly title: string;
+        };
+        /**
+         * PlanReason
+         * @description Something that keeps a model out: ``wanted`` against ``has``, in the unit of its kind.
+         */
+        readonly PlanReason: {
+            /** Has */
+            readonly has: number | null;
+            /** Text */
+            readonly text: string;
+            /** Wanted */
+            readonly wanted: number | null;
+            /** Why */
+            readonly why: string;
+        };
+        /**
+         * PlanShown
+         * @description ``calibrated``: the day this machine was measured; null: speeds are from nameplates.
+         *     ``models`` are best first, then those that do not fit.
+         */
+        readonly PlanShown: {
+            /** Calibrated */
+            readonly calibrated: string | null;
+            /** Cores */
+            readonly cores: number;
+            /** Disk Available */
+            readonly disk_available: number;
+            /** Memory Available */
+            readonly memory_available: number;
+            /**
+             * Models
+             * @description Those here and those of the catalogue.
+             */
+            readonly models: readonly components["schemas"]["PlannedModel"][];
+            /** Processor */
+            readonly processor: string;
+            /** Prompt */
+            readonly prompt: number;
+            /** Users */
+            readonly users: number;
         };
         /**
          * Progress
@@ -2618,6 +2746,30 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": unknown;
+                };
+            };
+        };
+    };
+    readonly get_plan_freehold_v1_plan_get: {
+        readonly parameters: {
+            readonly query?: {
+                readonly context?: number | null;
+                readonly prompt?: number;
+                readonly users?: number;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["PlanShown"];
                 };
             };
         };

@@ -3,7 +3,7 @@ import type { Heading, Message } from "../api/conversations";
 import { complaint } from "../api/http";
 import { GrowingBlocks, blocksOf, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
-import { fullness, speed } from "./figures";
+import { fullness, percent, rounded, speed } from "./figures";
 import { safeAddress } from "./links";
 import { namesIn } from "./lists";
 import { branch, byParent, leafUnder } from "./tree";
@@ -20,6 +20,13 @@ const TREE = [
   { id: "a3", parent: "q2" },
   { id: "q1b", parent: null },
 ];
+
+describe("figures", () => {
+  it("have the digits that count", () => {
+    expect([123.4, 10, 9.96, 0.0456, 0].map(rounded)).toEqual(["123", "10", "10", "0.046", "0"]);
+    expect(percent(0.204)).toBe("20 %");
+  });
+});
 
 describe("a list that was typed", () => {
   it("is separated by commas or spaces", () => {

@@ -215,12 +215,45 @@ export const en = {
   atOnce: (count: string) => `${count} at once`,
   weightOf: (count: string) => `share ${count}`,
   usedIn: (days: number) => `Used in ${days} days`,
-  usedBy: (requests: string, tokens: string) => `${requests} requests, ${tokens} tokens`,
+  usedBy: (requests: string, tokens: string) =>
+    `${requests} ${requests === "1" ? "request" : "requests"}, ${tokens} tokens`,
   keyOnce: (name: string) => `The key ${name}. It is shown this once, and cannot be found again.`,
   copyKey: "Copy the key",
   keyKept: "I have kept it",
   revoke: "Revoke",
   revokeKey: (name: string) => `Revoke the key ${name}? From then on it opens nothing.`,
+
+  fit: "Fits here",
+  fits: "fits",
+  fitsNot: "does not fit",
+  memoryOf: (bytes: string) => `about ${bytes} of memory`,
+  takes: (bytes: string) => `takes ${bytes}`,
+  speedEstimated: "Tokens/s, estimated",
+  speedMeasured: "Tokens/s, measured",
+  notYetMeasured: "not tuned",
+  measuredOn: (day: string, prefill: string) => `on ${day}; prompts at ${prefill}`,
+  estimateOf: (prefill: string, first: string) =>
+    `Prompts at ${prefill} tokens/s, the first token after ${first} s.`,
+  basis: (basis: string) => `Basis: ${basis}.`,
+  shortOfMemory: (needed: string, short: string) => `needs ${needed} of memory: ${short} short`,
+  shortOfDisk: (short: string) => `${short} short on the disk`,
+  shortOfContext: (has: string) => `its context is ${has} tokens at most`,
+  unfit: {
+    architecture: "its architecture is not known to the planner",
+    source: "no file known",
+  } as Record<string, string>,
+  planFor: "What to plan for",
+  planUsers: "People at once",
+  planContext: "Tokens of context each",
+  planPrompt: "Tokens of a prompt",
+  planAgain: "Plan",
+  planHas: (cores: number, processor: string, memory: string) =>
+    `${cores} cores of ${processor}, ${memory} of memory free now.`,
+  planNameplates:
+    "Speeds are from nameplates: “freehold plan --calibrate” measures this machine (half a minute).",
+  planCalibrated: (day: string) => `Speeds are predicted from this machine's calibration of ${day}.`,
+  pin: "Pin",
+  pinned: "pinned",
 };
 
 export type Words = typeof en;
