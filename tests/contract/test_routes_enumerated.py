@@ -49,12 +49,14 @@ GET /docs    GET /openapi.json    HEAD /openapi.json
 SURVEYING = """
 GET /metrics    GET /freehold/v1/catalogue    GET /freehold/v1/disk    GET /freehold/v1/papers
 GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom    GET /freehold/v1/plan
+GET /freehold/v1/tuning/result
 """
 MANAGING = """
 POST /api/pull    POST /api/copy    DELETE /api/delete
 POST /freehold/v1/models/load    POST /freehold/v1/models/unload    POST /freehold/v1/models/pin
 GET /freehold/v1/keys    POST /freehold/v1/keys    DELETE /freehold/v1/keys/{name}
 GET /freehold/v1/keys/usage
+GET /freehold/v1/tuning    POST /freehold/v1/tuning    DELETE /freehold/v1/tuning
 """
 
 Route = tuple[str, str]

@@ -24,6 +24,7 @@ USED = (
         "/freehold/v1/catalogue",
         "/freehold/v1/papers*",
         "/freehold/v1/plan",
+        "/freehold/v1/tuning*",
     ),
     *(
         "/freehold/v1/activity*",

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from freehold.api.admin.activity_routes import router as activity_router
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
+from freehold.api.admin.tuning_routes import router as tuning_router
 from freehold.api.anthropic import convert as anthropic
 from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
 from freehold.api.anthropic.routes import router as anthropic_router
@@ -57,6 +58,7 @@ _ROUTERS = (
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
     *(models_router, keys_router, activity_router, readiness_router, metrics_router),
+    tuning_router,
     *(conversations_router, papers_router, plan_router, session_router),
 )
 
