@@ -556,6 +556,55 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/tuning": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Get Search
+         * @description How the search goes on.
+         */
+        readonly get: operations["get_search_freehold_v1_tuning_get"];
+        readonly put?: never;
+        /**
+         * Begin Search
+         * @description Begin a search, or go on with one that was stopped; one at a time. The model is unloaded
+         *     first, and is not begun while somebody uses it. The winner is kept as the model's profile.
+         */
+        readonly post: operations["begin_search_freehold_v1_tuning_post"];
+        /**
+         * Stop Search
+         * @description Stop the search that runs, if one does; what was measured is kept.
+         */
+        readonly delete: operations["stop_search_freehold_v1_tuning_delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/tuning/result": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Search Result
+         * @description What the last search of a model found: every finalist with its speed and its loss.
+         */
+        readonly get: operations["search_result_freehold_v1_tuning_result_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/tokenize": {
         readonly parameters: {
             readonly query?: never;
@@ -1405,6 +1454,28 @@ export interface components {
             readonly pin: boolean;
         };
         /**
+         * LossShown
+         * @description Against the weights as they are, each with one standard error.
+         */
+        readonly LossShown: {
+            /** Agreement */
+            readonly agreement: number;
+            /** Agreement Error */
+            readonly agreement_error: number;
+            /** Divergence */
+            readonly divergence: number;
+            /** Divergence Error */
+            readonly divergence_error: number;
+            /** Perplexity */
+            readonly perplexity: number;
+            /** Perplexity Error */
+            readonly perplexity_error: number;
+            /** Source Perplexity */
+            readonly source_perplexity: number;
+            /** Tokens */
+            readonly tokens: number;
+        };
+        /**
          * Measured
          * @description What `tune` measured on this machine. ``tokens_per_second`` is each user's, at the depth
          *     nearest to the estimate's; null: not with so many users.
@@ -1809,6 +1880,26 @@ export interface components {
             readonly users: number;
         };
         /**
+         * PointShown
+         * @description One finalist. ``weights`` null: as they are; ``loss`` null: nothing but rounding differs.
+         *     ``gain`` is against the untuned model.
+         */
+        readonly PointShown: {
+            /** Admissible */
+            readonly admissible: boolean;
+            /** Chosen */
+            readonly chosen: boolean;
+            /** Gain */
+            readonly gain: number;
+            readonly loss: components["schemas"]["LossShown"] | null;
+            /** On Frontier */
+            readonly on_frontier: boolean;
+            readonly settings: components["schemas"]["SettingsShown"];
+            readonly tokens_per_second: components["schemas"]["SpeedsShown"];
+            /** Weights */
+            readonly weights: string | null;
+        };
+        /**
          * Progress
          * @description One line of a pull. ``total`` and ``completed`` are bytes.
          */
@@ -1896,6 +1987,37 @@ export interface components {
             readonly state: "waiting" | "running";
         };
         /**
+         * SearchShown
+         * @description A search. ``done`` of ``count`` measurements of ``stage`` are made. ``seconds_left`` is what
+         *     the whole should still take. ``unloaded``: the model was in memory, and was unloaded for it.
+         *     ``stopped``: beginning it again goes on with what was measured.
+         */
+        readonly SearchShown: {
+            /** Began */
+            readonly began: string;
+            /** Count */
+            readonly count: number;
+            /** Done */
+            readonly done: number;
+            /** Error */
+            readonly error: string | null;
+            /** Model */
+            readonly model: string;
+            /** Notes */
+            readonly notes: readonly string[];
+            /** Seconds Left */
+            readonly seconds_left: number | null;
+            /** Stage */
+            readonly stage: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "running" | "done" | "stopped" | "failed";
+            /** Unloaded */
+            readonly unloaded: boolean;
+        };
+        /**
          * SeenPrompt
          * @description The prompt of an answer, made again from its branch: the model saw this text.
          */
@@ -1920,6 +2042,38 @@ export interface components {
             readonly models: readonly string[];
             /** Scopes */
             readonly scopes: readonly string[];
+        };
+        /** SettingsShown */
+        readonly SettingsShown: {
+            /** Cache Layout */
+            readonly cache_layout: string;
+            /** Flash Attention */
+            readonly flash_attention: boolean;
+            /** Key Type */
+            readonly key_type: string;
+            /** Micro Batch */
+            readonly micro_batch: number;
+            /** Repack */
+            readonly repack: boolean;
+            /** Threads */
+            readonly threads: number;
+            /** Value Type */
+            readonly value_type: string;
+        };
+        /**
+         * SpeedsShown
+         * @description Tokens per second: reading a prompt, decoding in an empty context, behind the prompt, and
+         *     all sequences together.
+         */
+        readonly SpeedsShown: {
+            /** Deep */
+            readonly deep: number;
+            /** Empty */
+            readonly empty: number;
+            /** Many */
+            readonly many: number;
+            /** Prefill */
+            readonly prefill: number;
         };
         /** StreamOptions */
         readonly StreamOptions: {
@@ -2032,6 +2186,80 @@ export interface components {
             readonly logprob: number;
             /** Token */
             readonly token: string;
+        };
+        /**
+         * TuneRequest
+         * @description As the options of `freehold tune`.
+         */
+        readonly TuneRequest: {
+            /**
+             * Depth
+             * @description Tokens of prompt to tune for; left out: 2048, or as many as fit.
+             */
+            readonly depth?: number | null;
+            /**
+             * Formats
+             * @description Formats to try; none: the weights stay as they are.
+             */
+            readonly formats?: readonly string[] | null;
+            /**
+             * Max Loss
+             * @description Mean KL divergence (nats) up to which other weights are taken.
+             * @default 0.02
+             */
+            readonly max_loss: number;
+            /**
+             * Minutes
+             * @description What the search may take, about.
+             * @default 20
+             */
+            readonly minutes: number;
+            /** Model */
+            readonly model: string;
+            /**
+             * Users
+             * @description Sequences at once to tune for; left out: as `parallel` is set.
+             */
+            readonly users?: number | null;
+        };
+        /**
+         * TuningResult
+         * @description ``begun``: a search of it was stopped. ``quantisation``: of the weights as they are.
+         */
+        readonly TuningResult: {
+            /** Begun */
+            readonly begun: boolean;
+            /** Model */
+            readonly model: string;
+            /** Quantisation */
+            readonly quantisation: string | null;
+            readonly tuning: components["schemas"]["TuningShown"] | null;
+        };
+        /**
+         * TuningShown
+         * @description ``objection``: why it does not hold here any more; null: it does.
+         */
+        readonly TuningShown: {
+            readonly baseline: components["schemas"]["PointShown"];
+            /** Depth */
+            readonly depth: number;
+            /** Max Loss */
+            readonly max_loss: number;
+            /** Measured At */
+            readonly measured_at: string;
+            /** Objection */
+            readonly objection: string | null;
+            /** Points */
+            readonly points: readonly components["schemas"]["PointShown"][];
+            /** Users */
+            readonly users: number;
+        };
+        /**
+         * TuningState
+         * @description ``search``: the one that runs, or the last since the server began; null: none.
+         */
+        readonly TuningState: {
+            readonly search: components["schemas"]["SearchShown"] | null;
         };
         /**
          * Unloaded
@@ -2831,6 +3059,92 @@ export interface operations {
                     readonly [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    readonly get_search_freehold_v1_tuning_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningState"];
+                };
+            };
+        };
+    };
+    readonly begin_search_freehold_v1_tuning_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["TuneRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["SearchShown"];
+                };
+            };
+        };
+    };
+    readonly stop_search_freehold_v1_tuning_delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningState"];
+                };
+            };
+        };
+    };
+    readonly search_result_freehold_v1_tuning_result_get: {
+        readonly parameters: {
+            readonly query: {
+                readonly model: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningResult"];
+                };
             };
         };
     };

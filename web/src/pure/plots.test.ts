@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Activity, ModelActivity } from "../api/activity";
+import { frontier, spots } from "./frontier";
 import { line, roundUp, scale, ticks } from "./plotting";
 import { cacheHits, current, firstToken, latest, memory, tokensPerSecond, waiting } from "./series";
 
@@ -65,5 +66,54 @@ describe("plots", () => {
     const points = [1, 0.5, null, 0.5, null].map((value, at) => ({ at, value }));
     expect(line(points, x, y)).toEqual({ path: "M0.0 0.0L10.0 25.0", dots: "M30.0 25.0h0" });
     expect(scale([3, 3], [0, 1])(3)).toBe(0);
+  });
+});
+
+describe("the frontier", () => {
+  const settings = {
+    cache_layout: "streams",
+    key_type: "f16",
+    value_type: "f16",
+    flash_attention: false,
+    threads: 1,
+    micro_batch: 512,
+    repack: true,
+  };
+  function point(weights: string | null, gain: number, divergence: number | null, on: boolean) {
+    const loss = divergence === null ? null : { ...LOSS, divergence };
+    const flags = { admissible: true, chosen: false, on_frontier: on };
+    const tokens_per_second = { prefill: 1, empty: 1, deep: 1, many: 1 };
+    return { weights, settings, tokens_per_second, gain, loss, ...flags };
+  }
+  const LOSS = {
+    tokens: 1,
+    divergence: 0,
+    divergence_error: 0,
+    agreement: 1,
+    agreement_error: 0,
+    source_perplexity: 1,
+    perplexity: 1,
+    perplexity_error: 0,
+  };
+  it("is what nobody beats at both, by what it loses", () => {
+    const all = spots(
+      {
+        measured_at: "",
+        depth: 1,
+        users: 1,
+        max_loss: 0.02,
+        objection: null,
+        baseline: point(null, 1, null, true),
+        points: [
+          point("Q8_0", 1.4, 0.002, true),
+          point("Q4_0", 1.6, 0.1, true),
+          point("Q6_K", 0.9, 0.004, false),
+        ],
+      },
+      "as it is",
+    );
+    expect(all.map(({ name }) => name)).toEqual(["as it is", "Q4_0", "Q8_0", "Q6_K"]);
+    expect(all.map(({ published }) => published)).toEqual([true, false, false, false]);
+    expect(frontier(all).map(({ name }) => name)).toEqual(["as it is", "Q8_0", "Q4_0"]);
   });
 });

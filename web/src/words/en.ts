@@ -254,6 +254,60 @@ export const en = {
   planCalibrated: (day: string) => `Speeds are predicted from this machine's calibration of ${day}.`,
   pin: "Pin",
   pinned: "pinned",
+
+  tune: "Tune",
+  tuneFor: (model: string) => `Tuning ${model}`,
+  tuneNote:
+    "Finds out which format and settings run this model fastest on this machine, and what they " +
+    "lose. It is unloaded first; leave the machine alone meanwhile. What was measured is kept when " +
+    "you stop.",
+  minutes: "Minutes, about",
+  maxLoss: "Loss allowed (mean KL, nats)",
+  formats: "Formats to try besides",
+  beginTuning: "Begin",
+  minutesLeft: (minutes: number) => `· about ${minutes} min left`,
+  unloadedFor: (model: string) => `${model} was unloaded for it; whoever asks it now disturbs.`,
+  tuned: "Done: the next load uses what was found.",
+  tuningStopped: "Stopped. What was measured is kept.",
+  stages: {
+    "as it is": "as it is",
+    "cache and kernels": "cache and kernels",
+    "micro-batch and threads": "micro-batch and threads",
+    requantising: "making formats",
+    formats: "formats",
+    final: "final, in turns",
+    losses: "what is lost",
+  } as Record<string, string>,
+  neverTuned: "It has not been tuned here yet.",
+  found: (day: string) => `What was found on ${day}`,
+  holdsNoMore: "Measured on another computer or build: it is not used any more.",
+  frontierPlot: "Speed against loss of every finalist; the table says the same.",
+  frontierTable: "Every finalist with its speed and its loss",
+  frontierNote:
+    "Square: the file as it is. Ring: chosen. The line joins those that nobody beats at both; right of " +
+    "the dashed line the loss is more than was allowed.",
+  gainAxis: "times as fast",
+  klAxis: "mean KL divergence (nats) against the file as it is",
+  asPublished: (quantisation: string) =>
+    quantisation ? `as it is (${quantisation})` : "as it is",
+  published: "the file as it is",
+  chosen: "chosen",
+  losesTooMuch: "loses too much",
+  slowerAtSomething: "slower at something",
+  beaten: "beaten by another",
+  weights: "Weights",
+  gain: "Gain",
+  kl: "Mean KL",
+  noLoss: "none",
+  top1: "Same first choice",
+  reads: "Reading",
+  decodes: "Writing",
+  decodesAt: (depth: string) => `Writing behind ${depth}`,
+  decodesTogether: (users: number) => `Writing, ${users} together`,
+  settingsOf: "Settings",
+  remarks: "Remarks",
+  threads: (count: number) => (count === 1 ? "1 thread" : `${count} threads`),
+  plainKernels: "plain kernels",
 };
 
 export type Words = typeof en;
