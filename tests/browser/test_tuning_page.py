@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from freehold.engines.scripted import Script
+from tests.browser.conftest import picture
 from tests.browser.test_access import complaints
 from tests.support.gateway import Gateway, gateway
 from tests.support.tiny_model import write_tiny_llama
@@ -35,7 +36,6 @@ def test_from_beginning_to_the_frontier(page: Page, theme: str) -> None:
     expect(sheet).to_contain_text("It has not been tuned here yet.")
     form = sheet.get_by_role("form")
     form.get_by_label("Minutes").fill("0.1")
-    form.get_by_label("Loss allowed").fill("10")
     for format_ in ("Q6_K", "Q4_K_M"):
         form.get_by_label(format_).uncheck()
     form.get_by_role("button", name="Begin").click()
@@ -56,6 +56,7 @@ def test_from_beginning_to_the_frontier(page: Page, theme: str) -> None:
     expect(table.get_by_role("row").nth(1)).to_contain_text("the file as it is")
     expect(table.get_by_role("row").filter(has_text="chosen")).to_have_count(1)
     assert complaints(page) == []
+    picture(page, f"tuning-{theme}")
     page.set_viewport_size({"width": 360, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     # Measured on this machine, with a day: in the column of what is measured.

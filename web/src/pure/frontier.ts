@@ -11,10 +11,14 @@ export interface Spot {
   readonly published: boolean;
 }
 
-/** The file as it is, then the others by their gain. */
-export function spots(tuning: Tuning, asTheyAre: string): readonly Spot[] {
+/** The file as it is with its usual settings, then the others by their gain. */
+export function spots(
+  tuning: Tuning,
+  asTheyAre: string,
+  otherSettings: string,
+): readonly Spot[] {
   const spot = (point: TunedPoint, published: boolean): Spot => ({
-    name: point.weights ?? asTheyAre,
+    name: point.weights ?? (published ? asTheyAre : otherSettings),
     point,
     loss: point.loss?.divergence ?? 0,
     published,

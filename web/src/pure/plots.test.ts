@@ -111,6 +111,7 @@ describe("the frontier", () => {
         ],
       },
       "as it is",
+      "with other settings",
     );
     expect(all.map(({ name }) => name)).toEqual(["as it is", "Q4_0", "Q8_0", "Q6_K"]);
     expect(all.map(({ published }) => published)).toEqual([true, false, false, false]);

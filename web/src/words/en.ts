@@ -290,6 +290,7 @@ export const en = {
   klAxis: "mean KL divergence (nats) against the file as it is",
   asPublished: (quantisation: string) =>
     quantisation ? `as it is (${quantisation})` : "as it is",
+  otherSettings: "the same, set otherwise",
   published: "the file as it is",
   chosen: "chosen",
   losesTooMuch: "loses too much",

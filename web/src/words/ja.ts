@@ -283,6 +283,7 @@ export const ja: Words = {
   gainAxis: "速さ（倍）",
   klAxis: "元のファイルに対する平均KL（ナット）",
   asPublished: (quantisation) => (quantisation ? `元のまま（${quantisation}）` : "元のまま"),
+  otherSettings: "元のまま、別の設定",
   published: "元のファイル",
   chosen: "採用",
   losesTooMuch: "損失が大きすぎる",
