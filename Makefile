@@ -1,5 +1,5 @@
 # make run   a real answer from an open-weight model, set up from nothing
-# make test  everything CI checks
+# make test  everything CI checks, save the page: make test-web
 #
 # Needs Python 3.11+, make and a C++ compiler. Everything else goes into .venv and .uv
 # in this folder; the model goes into the store (FREEHOLD_HOME, or your data folder).

@@ -16,7 +16,7 @@ from tests.support.gateway import Scripts
 pytestmark = pytest.mark.native
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
-SECTIONS = ("Chat", "Compare", "Models")
+SECTIONS = ("Chat", "Compare", "Models", "Activity", "Keys")
 
 
 def complaints(page: Page) -> list[str]:
@@ -129,6 +129,10 @@ def test_on_a_phone(page: Page, scripts: Scripts) -> None:
     answered(page, "wordword")
     for section in SECTIONS:
         page.get_by_role("link", name=section, exact=True).click()
+        if section != "Chat":
+            page.get_by_role("heading", name=section, exact=True).wait_for()
+        if section == "Models":
+            page.get_by_text("qwen2.5-coder:0.5b").first.wait_for()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, section
     page.get_by_role("link", name="Chat", exact=True).click()

@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from freehold.engines.scripted import Script
-from tests.browser.conftest import picture
 from tests.support.gateway import Scripts
 
 pytestmark = pytest.mark.native
@@ -28,7 +27,6 @@ def test_blind_with_a_vote_and_its_tally(page: Page, scripts: Scripts) -> None:
     expect(page.get_by_text("Your vote:")).to_be_visible()
     expect(page.get_by_role("article", name="Answer A")).to_contain_text("tokens/s")
     expect(page.get_by_role("row").filter(has_text="100 % (21 % – 100 %)")).to_have_count(1)
-    picture(page, "compare")
     page.reload()
     expect(page.get_by_role("row").filter(has_text="0 % (0 % – 79 %)")).to_have_count(1)
     page.get_by_role("button", name="Forget the votes").click()

@@ -1,7 +1,9 @@
-"""From an empty store to an answered question, with the real 0.5B model."""
+"""With the real 0.5B model: from an empty store to an answered question, and how it is watched."""
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,4 +34,33 @@ def test_a_first_visit(browser: Browser, weights: Path, tmp_path: Path) -> None:
         page.locator("article[aria-busy=true]").wait_for(state="detached", timeout=60_000)
         expect(answer).to_contain_text("tokens/s")
         picture(page, "first-visit")
+        watched.check()
+
+
+def test_watching_it_at_work(browser: Browser, weights: Path, tmp_path: Path) -> None:
+    served = tmp_path / "coder.gguf"
+    served.hardlink_to(weights)
+    with (
+        gateway(tmp_path / "home", (served,), context=2048) as server,
+        browser.new_context(locale="en-GB", viewport={"width": 1200, "height": 860}) as context,
+    ):
+        watched = watch(context.new_page(), server.url)
+        page = watched.page
+        page.goto(f"{server.url}/#/activity")
+        expect(page.get_by_text("Nobody is asking anything")).to_be_visible()
+        with ThreadPoolExecutor(1) as pool:
+            counting = [{"role": "user", "content": "Count from 1 to 200, each number in words."}]
+            for _ in range(2):
+                done = pool.submit(server.chat, model="coder", messages=counting, max_tokens=250)
+            requests = page.get_by_role("region", name="Requests under way")
+            expect(requests).to_contain_text("is answered")
+            # The second question is the first one again: it need not be read.
+            row = page.get_by_role("region", name="Models at work").get_by_role("row").nth(1)
+            *_, cached, memory, held = (row.get_by_role("cell").nth(number) for number in range(7))
+            expect(cached).to_have_text(re.compile("^[1-9][0-9] %$"), timeout=60_000)
+            expect(memory).to_have_text(re.compile("^[0-9.]+ [MG]B$"))
+            expect(held).to_have_text(re.compile("^[1-9]"))
+            picture(page, "activity")
+            assert done.result().status_code == 200
+        expect(page.get_by_text("Nobody is asking anything")).to_be_visible()
         watched.check()

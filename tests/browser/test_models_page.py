@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,46 @@ def shared(
     home = tmp_path_factory.mktemp("home")
     with gateway(home, (tiny,), script=lambda _: Script(), hub_endpoint=hub.endpoint) as running:
         yield running
+
+
+def test_what_fits_and_how_fast_it_should_be(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    catalogue = page.get_by_role("region", name="To fetch")
+    large = catalogue.get_by_role("row").filter(has_text="deepseek-r1:671b")
+    expect(large).to_contain_text("does not fit")
+    expect(large).to_contain_text(re.compile(r"needs \d+\.\d GB of memory: \d+\.\d GB short"))
+    small = catalogue.get_by_role("row").filter(has_text="qwen2.5-coder:0.5b")
+    expect(small).to_contain_text(re.compile("about 1.. GB of memory"))
+    speed = small.get_by_role("group").locator("summary")
+    expect(speed).to_have_text(re.compile(r"\d+ ± \d+ %"))
+    speed.click()
+    expect(small).to_contain_text("Basis: ")
+    # More people at once take more memory, and each gets less.
+    before = speed.inner_text()
+    wishes = page.get_by_role("form", name="What to plan for")
+    wishes.get_by_label("People at once").fill("16")
+    wishes.get_by_role("button", name="Plan").click()
+    expect(speed).not_to_have_text(before)
+    expect(small).not_to_contain_text("about 1.1 GB")
+    # Measured values have a column of their own: nothing of it is filled from an estimate.
+    here = page.get_by_role("region", name="On this machine")
+    expect(here.get_by_role("columnheader", name="Tokens/s, estimated")).to_be_visible()
+    expect(here.get_by_role("columnheader", name="Tokens/s, measured")).to_be_visible()
+    expect(here.get_by_role("row").filter(has_text="tiny")).to_contain_text("not tuned")
+
+
+def test_loading_and_pinning(page: Page, server: Gateway) -> None:
+    page.get_by_role("link", name="Models").click()
+    row = page.get_by_role("region", name="On this machine").get_by_role("row").nth(1)
+    row.get_by_role("button", name="Load").click()
+    row.get_by_role("button", name="Pin").click()
+    expect(row.get_by_role("button", name="Pin", pressed=True)).to_be_visible()
+    expect(row).to_contain_text("pinned")
+    assert server.client.get("/freehold/v1/models/loaded").json()["models"][0]["pinned"] is True
+    row.get_by_role("button", name="Pin").click()
+    expect(row.get_by_role("button", name="Pin", pressed=False)).to_be_visible()
+    row.get_by_role("button", name="Unload").click()
+    expect(row.get_by_role("button", name="Load", exact=True)).to_be_visible()
 
 
 def test_from_fetching_to_deleting(page: Page, server: Gateway, hub: MeteredHub) -> None:

@@ -19,7 +19,12 @@ from tests.support.keyed import INFER, MANAGE, issued
 
 PUBLIC = """
 GET /    HEAD /    GET /assets/{name:path}    GET /healthz    GET /readyz
-GET /enter    POST /freehold/v1/session    DELETE /freehold/v1/session
+GET /enter
+GET /freehold/v1/session    POST /freehold/v1/session    DELETE /freehold/v1/session
+"""
+# Each key is told what is its own.
+KEYED = """
+GET /freehold/v1/activity    DELETE /freehold/v1/activity/{identity}
 """
 INFERRING = """
 POST /v1/chat/completions    POST /v1/completions    POST /v1/embeddings
@@ -43,13 +48,15 @@ GET /docs    GET /openapi.json    HEAD /openapi.json
 # What tells of every model: not for a key that is limited to some.
 SURVEYING = """
 GET /metrics    GET /freehold/v1/catalogue    GET /freehold/v1/disk    GET /freehold/v1/papers
-GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom
+GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom    GET /freehold/v1/plan
+GET /freehold/v1/tuning/result
 """
 MANAGING = """
 POST /api/pull    POST /api/copy    DELETE /api/delete
 POST /freehold/v1/models/load    POST /freehold/v1/models/unload    POST /freehold/v1/models/pin
 GET /freehold/v1/keys    POST /freehold/v1/keys    DELETE /freehold/v1/keys/{name}
 GET /freehold/v1/keys/usage
+GET /freehold/v1/tuning    POST /freehold/v1/tuning    DELETE /freehold/v1/tuning
 """
 
 Route = tuple[str, str]
@@ -81,7 +88,7 @@ def routes(server: Gateway) -> set[Route]:
 
 
 def test_every_route_is_in_one_list(routes: set[Route]) -> None:
-    lists = [listed(text) for text in (PUBLIC, INFERRING, SURVEYING, MANAGING)]
+    lists = [listed(text) for text in (PUBLIC, KEYED, INFERRING, SURVEYING, MANAGING)]
     assert sorted(routes) == sorted(route for each in lists for route in each)
 
 
@@ -126,10 +133,10 @@ def test_without_a_key_only_the_public_ones_answer(server: Gateway, routes: set[
 @pytest.mark.parametrize(
     ("terms", "lists"),
     [
-        (Terms(INFER), (PUBLIC, INFERRING, SURVEYING)),
-        (Terms(INFER, models=("nothing*",)), (PUBLIC, INFERRING)),
-        (Terms(MANAGE), (PUBLIC, SURVEYING, MANAGING)),
-        (Terms(INFER | MANAGE), (PUBLIC, INFERRING, SURVEYING, MANAGING)),
+        (Terms(INFER), (PUBLIC, KEYED, INFERRING, SURVEYING)),
+        (Terms(INFER, models=("nothing*",)), (PUBLIC, KEYED, INFERRING)),
+        (Terms(MANAGE), (PUBLIC, KEYED, SURVEYING, MANAGING)),
+        (Terms(INFER | MANAGE), (PUBLIC, KEYED, INFERRING, SURVEYING, MANAGING)),
     ],
     ids=["infer", "infer some", "manage", "both"],
 )
@@ -194,7 +201,8 @@ def test_a_limited_key_sees_no_model_but_its_own(server: Gateway, home: Path, ti
     for path in ("/v1/models/tiny", "/tokenizer_info?model=tiny"):
         assert ask("GET", path, headers=others).status_code == 404
         assert ask("GET", path, headers=own).status_code == 200
-    for path in ("/v1/models", "/api/tags", "/api/ps", "/freehold/v1/models/loaded", "/healthz"):
+    listings = ("/v1/models", "/api/tags", "/api/ps", "/freehold/v1/models/loaded", "/healthz")
+    for path in (*listings, "/freehold/v1/activity"):
         assert "tiny" not in ask("GET", path, headers=others).text, path
         assert "tiny" in ask("GET", path, headers=own).text, path
     assert "tiny" not in ask("GET", "/healthz").text

@@ -140,6 +140,8 @@ def test_a_key_becomes_a_cookie_and_holds_as_long_as_the_key(tiny: Path, tmp_pat
     with gateway(tmp_path, (tiny,), script=lambda _: Script(), api_key="a-secret") as server:
         session = "/freehold/v1/session"
         assert server.client.post(session, json={"key": "wrong"}).status_code == 401
+        nobody: dict[str, object] = {"key": None, "scopes": [], "models": []}
+        assert server.client.get(session).json() == nobody
         assert server.client.post(session, json={"key": "a-secret"}).status_code == 204
         begun(server)
         assert server.client.get(ROOT).json()["total"] == 1
@@ -147,6 +149,8 @@ def test_a_key_becomes_a_cookie_and_holds_as_long_as_the_key(tiny: Path, tmp_pat
         guest = made.json()["key"]
         server.client.cookies.clear()
         assert server.client.post(session, json={"key": guest}).status_code == 204
+        assert server.client.get(session).json()["key"] == "guest"
+        assert server.client.get(session).json()["scopes"] == ["infer"]
         assert server.client.get(ROOT).json()["total"] == 0  # each key its own
         with_key = {"Authorization": "Bearer a-secret"}
         revoked = server.client.delete("/freehold/v1/keys/guest", headers=with_key)

@@ -135,18 +135,16 @@ def test_too_long_a_prompt_says_both_numbers(client: openai.OpenAI) -> None:
 
 def test_anthropics_client(server: Server) -> None:
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
-        with client.messages.stream(
-            model=MODEL, max_tokens=40, temperature=0, messages=COUNT
-        ) as stream:
+        greedy: Any = {"model": MODEL, "temperature": 0}
+        with client.messages.stream(max_tokens=40, messages=COUNT, **greedy) as stream:
             said = "".join(stream.text_stream)
         assert "three" in said.lower()
-        called = client.messages.create(
-            model=MODEL,
+        called: anthropic.types.Message = client.messages.create(
             max_tokens=100,
-            temperature=0,
             messages=[{"role": "user", "content": WEATHER}],
             tools=[{"name": "temperature", "description": "Of a city.", "input_schema": SCHEMA}],
             tool_choice={"type": "tool", "name": "temperature"},
+            **greedy,
         )
         uses = [block for block in called.content if block.type == "tool_use"]
         assert [use.input for use in uses] == [{"city": "Oslo"}]

@@ -19,8 +19,20 @@ STORED = ROOT / "web" / "openapi.json"
 
 # Where an address ends with a star, everything below it.
 USED = (
-    *("/freehold/v1/conversations*", "/freehold/v1/catalogue", "/freehold/v1/papers*"),
-    *("/freehold/v1/models*", "/freehold/v1/disk", "/freehold/v1/session*"),
+    *(
+        "/freehold/v1/conversations*",
+        "/freehold/v1/catalogue",
+        "/freehold/v1/papers*",
+        "/freehold/v1/plan",
+        "/freehold/v1/tuning*",
+    ),
+    *(
+        "/freehold/v1/activity*",
+        "/freehold/v1/models*",
+        "/freehold/v1/keys*",
+        "/freehold/v1/disk",
+        "/freehold/v1/session*",
+    ),
     *("/v1/models", "/v1/chat/completions", "/tokenize", "/api/pull", "/api/delete", "/api/ps"),
 )
 

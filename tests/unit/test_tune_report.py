@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from freehold.cli.tune_report import as_data, headings, rows, verdict
+from freehold.cli.tune_report import headings, rows, tuning, verdict
 from freehold.domain.engine import CacheConfig
 from freehold.lab.tune.grid import Candidate
 from freehold.lab.tune.search import Point, frontier, winner
 from freehold.lab.tune.tuner import Outcome
 from freehold.machine.profile import EngineSettings, Loss, Profile, Speeds
+from freehold.machine.tuning import Tuning
 
 SETTINGS = EngineSettings(CacheConfig(), threads=2, micro_batch=512)
 BEFORE = Point(Candidate(None, SETTINGS), Speeds(100, 30, 20, 60))
@@ -60,8 +61,9 @@ def test_the_gains_of_the_chosen_are_told_with_its_loss() -> None:
 
 
 def test_programs_are_told_the_same() -> None:
-    data = as_data("m", outcome(1), 1)
+    found = tuning("m", outcome(1), 1)
+    data = msgspec.to_builtins(found)
     assert [point["chosen"] for point in (data["baseline"], *data["points"])] == [0, 1, 0]
     assert all(point["on_frontier"] for point in data["points"])
     assert data["points"][0]["loss"]["divergence"] == 0.119
-    assert msgspec.json.decode(msgspec.json.encode(data)) == data
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Tuning) == found

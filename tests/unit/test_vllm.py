@@ -231,7 +231,8 @@ def test_a_constraint_holds_from_the_first_token_where_nothing_comes_before() ->
 
 def test_reasoning_is_free_and_the_answer_behind_it_is_bound() -> None:
     heard = telling(request(constraint=REASONED))
-    assert heard.constraint is None
+    free = heard.constraint
+    assert free is None
     events = heard.hear(chunk(*spoken("hm"), THOUGHT), 1.0)
     assert heard.cut
     assert heard.go_on()

@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from freehold.api.admin.activity_routes import router as activity_router
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
+from freehold.api.admin.tuning_routes import router as tuning_router
 from freehold.api.anthropic import convert as anthropic
 from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
 from freehold.api.anthropic.routes import router as anthropic_router
@@ -41,6 +43,7 @@ from freehold.api.stream import SILENCE_SECONDS, ClientLeft
 from freehold.api.web.conversations_routes import router as conversations_router
 from freehold.api.web.page import built, page_router
 from freehold.api.web.papers_routes import router as papers_router
+from freehold.api.web.plan_routes import router as plan_router
 from freehold.api.web.session_routes import router as session_router
 from freehold.api.web.sessions import Sessions
 from freehold.domain.errors import FreeholdError
@@ -54,8 +57,9 @@ _ROUTERS = (
     *(openai_router, openai_completions_router, openai_embeddings_router),
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
-    *(models_router, keys_router, readiness_router, metrics_router),
-    *(conversations_router, papers_router, session_router),
+    *(models_router, keys_router, activity_router, readiness_router, metrics_router),
+    tuning_router,
+    *(conversations_router, papers_router, plan_router, session_router),
 )
 
 

@@ -14,9 +14,12 @@ from freehold.runtime.access.caller import Caller, Scope
 
 
 class Need(enum.Enum):
-    """``SURVEY`` tells of all models: it needs a key to infer that is not limited to some."""
+    """``KEY``: any that holds; the route itself tells each what is its own. ``SURVEY`` tells of all
+    models: it needs a key to infer that is not limited to some.
+    """
 
     NOTHING = "nothing"
+    KEY = "key"
     INFER = "infer"
     SURVEY = "survey"
     MANAGE = "manage"
@@ -28,6 +31,7 @@ NEEDS: dict[Need, frozenset[str]] = {
     Need.NOTHING: frozenset(
         {"/", "/assets/", "/enter", "/freehold/v1/session", "/healthz", "/readyz"}
     ),
+    Need.KEY: frozenset({"/freehold/v1/activity", "/freehold/v1/activity/"}),
     Need.INFER: frozenset(
         {
             *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
@@ -44,7 +48,8 @@ NEEDS: dict[Need, frozenset[str]] = {
     Need.SURVEY: frozenset(
         {
             *("/metrics", "/freehold/v1/catalogue", "/freehold/v1/disk"),
-            *("/freehold/v1/papers", "/freehold/v1/papers/"),
+            *("/freehold/v1/papers", "/freehold/v1/papers/", "/freehold/v1/plan"),
+            "/freehold/v1/tuning/result",
         }
     ),
 }
@@ -64,6 +69,8 @@ def allows(caller: Caller, need: Need) -> bool:
     match need:
         case Need.NOTHING:
             return True
+        case Need.KEY:
+            return bool(caller.terms.scopes)
         case Need.INFER:
             return caller.may(Scope.INFER)
         case Need.SURVEY:

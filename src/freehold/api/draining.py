@@ -1,8 +1,11 @@
-"""How a server stops: what runs may finish within a bound, and is then ended with an error.
+"""How a server stops: what runs may finish within a bound, and is then ended with an error. One
+request alone is ended in the same way.
 
 SERVING ──begin(seconds)──▶ DRAINING ──seconds──▶ whatever still runs raises `ServerStopping`
                                │
                                └──all is answered──▶ the server ends
+
+any time ──the request's `Stop`──▶ it raises `RequestStopped`
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from freehold.domain.errors import ServerStopping
+from freehold.domain.errors import RequestStopped, ServerStopping
+from freehold.runtime.logs import current_request
+from freehold.runtime.stopping import Stop
 
 
 class Draining:
@@ -34,19 +39,31 @@ class Draining:
 
     @contextlib.asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
-        """What runs inside ends with the drain at the latest. Raises `ServerStopping` then."""
+        """What runs inside ends with the drain at the latest, and where the request is stopped.
+        Raises `ServerStopping` and `RequestStopped` then.
+        """
         timeout = asyncio.timeout_at(self._ends)
+        record = current_request()
+        stop = Stop() if record is None else record.stop
         try:
             async with timeout:
                 self._running.add(timeout)
                 try:
-                    yield
+                    with stop.ending(lambda: _expire(timeout)):
+                        yield
                 finally:
                     self._running.discard(timeout)
         except TimeoutError:
             if not timeout.expired():
                 raise
+            if stop.asked:
+                raise RequestStopped.from_outside() from None
             raise ServerStopping(
                 "The server is stopping, and this answer was not over in time.",
                 hint="Repeat the request when it is back.",
             ) from None
+
+
+def _expire(timeout: asyncio.Timeout) -> None:
+    if not timeout.expired():
+        timeout.reschedule(asyncio.get_running_loop().time())

@@ -83,6 +83,7 @@ def _judge_caller(path: str, caller: Caller) -> Problem | None:
             "or as `x-api-key: KEY`.",
         )
     wanted = {
+        Need.KEY: "any scope",
         Need.INFER: "scope `infer`",
         Need.SURVEY: "scope `infer` for all models, or `manage`",
         Need.MANAGE: "scope `manage`",

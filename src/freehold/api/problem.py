@@ -36,6 +36,8 @@ class Refused(Exception):
 _STATUS: dict[type[FreeholdError], int] = {
     errors.RequestError: 400,
     errors.KeyNotValid: 401,
+    # Official clients try again what has 408, 409, 429 or 500 and more: that would undo it.
+    errors.RequestStopped: 403,
     errors.NotFound: 404,
     errors.Unavailable: 503,
     errors.Limited: 429,

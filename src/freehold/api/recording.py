@@ -10,7 +10,7 @@ import uuid
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from freehold.runtime.logs import RequestRecord, answering, figures
+from freehold.runtime.logs import Dialect, RequestRecord, answering, figures
 from freehold.runtime.observing import Meters
 
 access = logging.getLogger("freehold.access")
@@ -28,7 +28,7 @@ def id_of(scope: Scope) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def dialect_of(path: str) -> str:
+def dialect_of(path: str) -> Dialect:
     """Whose words a path belongs to."""
     if path.startswith("/v1/messages"):
         return "anthropic"
@@ -50,7 +50,7 @@ class Recorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(id_of(scope))
+        record = RequestRecord(id_of(scope), dialect_of(scope["path"]))
         began = time.monotonic()
         status = _CLIENT_LEFT  # until something is said
 
@@ -68,7 +68,7 @@ class Recorder:
                 await self._app(scope, receive, telling)
             finally:
                 self._meters.in_flight -= 1
-                self._meters.requests[dialect_of(scope["path"]), status] += 1
+                self._meters.requests[record.dialect, status] += 1
                 _log(scope, status, time.monotonic() - began, record)
 
 

@@ -16,9 +16,7 @@ from freehold.process.decoding import from_values
 
 if TYPE_CHECKING:
     from freehold.machine.calibration import Calibration
-    from freehold.machine.candidates import Candidate
     from freehold.machine.computer import Computer
-    from freehold.machine.plan import Given
     from freehold.machine.wishes import Wishes
     from freehold.runtime.planning import Stock
 
@@ -121,9 +119,9 @@ def command(
             "docs/configuration.md says how to build it for a graphics processor."
         )
     if reference is None:
-        _plan(stock, computer, wishes, calibration, settings, as_json)
+        _plan(stock, computer, wishes, calibration, as_json)
     else:
-        _explain(stock, reference, computer, wishes, calibration, settings, as_json)
+        _explain(stock, reference, computer, wishes, calibration, as_json)
 
 
 def _computer(settings: Settings, machine: Path | None, cpu: bool) -> Computer:
@@ -180,34 +178,11 @@ def _accelerated() -> bool:
     return any(word in name for name in names for word in _ACCELERATED)
 
 
-def _given(
-    computer: Computer,
-    wishes: Wishes,
-    calibration: Calibration | None,
-    settings: Settings,
-    candidates: tuple[Candidate, ...],
-    stock: Stock,
-) -> Given:
-    from freehold.machine.plan import Given
-    from freehold.runtime.cache_settings import cache_config
-
-    found = {each.digest: stock.profile(each.digest) for each in candidates}
-    return Given(
-        computer=computer,
-        wishes=wishes,
-        calibration=calibration,
-        profiles={digest: held for digest, held in found.items() if digest and held},
-        cache=cache_config(settings),
-        context=settings.context,
-    )
-
-
 def _plan(
     stock: Stock,
     computer: Computer,
     wishes: Wishes,
     calibration: Calibration | None,
-    settings: Settings,
     as_json: bool,
 ) -> None:
     from freehold.cli import plan_words
@@ -221,7 +196,7 @@ def _plan(
             field="task",
             hint=f"Known are: {', '.join(sorted(known))}.",
         )
-    made = plan(candidates, _given(computer, wishes, calibration, settings, candidates, stock))
+    made = plan(candidates, stock.given(computer, wishes, calibration, candidates))
     if as_json:
         print_json(plan_words.plan_data(made))
     else:
@@ -234,7 +209,6 @@ def _explain(
     computer: Computer,
     wishes: Wishes,
     calibration: Calibration | None,
-    settings: Settings,
     as_json: bool,
 ) -> None:
     from freehold.cli import plan_words
@@ -243,7 +217,7 @@ def _explain(
     candidate = stock.one(reference)
     if candidate.anatomy is None:
         raise UnknownArchitecture(plan_words.not_known(candidate))
-    given = _given(computer, wishes, calibration, settings, (candidate,), stock)
+    given = stock.given(computer, wishes, calibration, (candidate,))
     explained = explain(candidate, given)
     if as_json:
         print_json(plan_words.explanation_data(explained, given))

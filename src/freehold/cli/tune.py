@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import signal
 import sys
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import click
+import msgspec
 
 from freehold.cli.common import (
     JSON_OPTION,
@@ -20,7 +22,8 @@ from freehold.cli.common import (
     settings_from,
 )
 from freehold.cli.completing import LOCAL_MODEL
-from freehold.cli.tune_report import Share, as_data, headings, rows, shares, verdict
+from freehold.cli.tune_report import Share, headings, rows, shares, tuning, verdict
+from freehold.cli.tune_watchers import EventWatcher, LineWatcher, TerminalWatcher
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, InvalidRequest
 from freehold.domain.settings import Settings, environment
@@ -28,9 +31,12 @@ from freehold.lab.tune.grid import DEFAULT_FORMATS, FORMATS
 from freehold.lab.tune.tuner import Outcome, Tuner, Watcher, Wishes
 from freehold.machine.calibration import Calibration
 from freehold.machine.probe import probe
+from freehold.machine.tuning import Tuning
+from freehold.process.inside import die_with_parent
 from freehold.runtime import native
 from freehold.runtime.calibration import calibrate, recall
 from freehold.runtime.profiles import Here
+from freehold.runtime.tuned import Tuned
 from freehold.runtime.wiring import engine_config
 from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Use
@@ -71,6 +77,9 @@ _WORTH_CALIBRATING = 300.0
     help=f"Formats to try ({','.join(DEFAULT_FORMATS)}); none: leave the weights as they are.",
 )
 @JSON_OPTION
+@click.option(
+    "--events", is_flag=True, help="Print progress and result as lines of JSON, for programs."
+)
 def command(
     reference: str,
     minutes: float,
@@ -79,35 +88,61 @@ def command(
     depth: int | None,
     formats: str | None,
     as_json: bool,
+    events: bool,
 ) -> None:
     """Find out which format and settings run REFERENCE fastest on this machine.
 
     The winner is kept as the model's profile, which `run` and `serve` use from then on. A search
     that was stopped goes on when the command is given again.
     """
-    wanted = _formats(formats)
-    settings = settings_from()
-    library = Library.open(settings)
-    model = library.local(reference, progress=progress())
-    Dossiers.open(library).require(model, Use.RUN)
-    wishes = Wishes(
-        seconds=minutes * 60,
-        max_loss=max_loss,
-        users=users or settings.parallel,
-        depth=_possible(depth, model),
-        formats=wanted,
-    )
-    watcher = TerminalWatcher() if sys.stderr.isatty() else LineWatcher()
+    with _watching(events) as watcher:
+        wanted = _formats(formats)
+        settings = settings_from()
+        library = Library.open(settings)
+        model = library.local(reference, progress=progress())
+        Dossiers.open(library).require(model, Use.RUN)
+        wishes = Wishes(
+            seconds=minutes * 60,
+            max_loss=max_loss,
+            users=users or settings.parallel,
+            depth=_possible(depth, model),
+            formats=wanted,
+        )
+        try:
+            outcome, calibration = asyncio.run(_tune(settings, library, model, wishes, watcher))
+        except KeyboardInterrupt:
+            watcher.close()
+            notice(f"What was measured is kept. To go on: freehold tune {reference}")
+            raise
+        watcher.close()
+        limits = shares(library, model, outcome, calibration) if calibration else ()
+        found = tuning(model.name, outcome, max_loss)
+        Tuned(settings.home).put(found)
+        if isinstance(watcher, EventWatcher):
+            watcher.result(_data(found, limits))
+        else:
+            _print(model, outcome, limits, found, as_json)
+
+
+@contextlib.contextmanager
+def _watching(events: bool) -> Iterator[LineWatcher | TerminalWatcher | EventWatcher]:
+    """Who is told. A program that started us hears of errors too, and takes us with it."""
+    if not events:
+        watcher = TerminalWatcher() if sys.stderr.isatty() else LineWatcher()
+        try:
+            yield watcher
+        finally:
+            watcher.close()
+        return
+    die_with_parent()
+    # A shell may have had our parent ignore it; it is how we are stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    told = EventWatcher()
     try:
-        outcome, calibration = asyncio.run(_tune(settings, library, model, wishes, watcher))
-    except KeyboardInterrupt:
-        watcher.close()
-        notice(f"What was measured is kept. To go on: freehold tune {reference}")
+        yield told
+    except FreeholdError as error:
+        told.failed(error)
         raise
-    finally:
-        watcher.close()
-    limits = shares(library, model, outcome, calibration) if calibration else ()
-    _print(model, outcome, limits, max_loss, as_json)
 
 
 def _formats(text: str | None) -> tuple[str, ...]:
@@ -163,91 +198,23 @@ async def _tune(
     return outcome, known
 
 
+def _data(found: Tuning, limits: tuple[Share, ...]) -> dict[str, Any]:
+    roofline = [dataclasses.asdict(share) for share in limits]
+    return {**msgspec.to_builtins(found), "roofline": roofline}
+
+
 def _print(
     model: LocalModel,
     outcome: Outcome,
     limits: tuple[Share, ...],
-    max_loss: float,
+    found: Tuning,
     as_json: bool,
 ) -> None:
     if as_json:
-        print_json(
-            {
-                **as_data(model.name, outcome, max_loss),
-                "roofline": [dataclasses.asdict(share) for share in limits],
-            }
-        )
+        print_json(_data(found, limits))
         return
-    print_table(headings(outcome.profile), rows(outcome, max_loss))
-    for line in verdict(model.name, outcome, max_loss):
+    print_table(headings(outcome.profile), rows(outcome, found.max_loss))
+    for line in verdict(model.name, outcome, found.max_loss):
         click.echo(line)
     for share in limits:
         click.echo(share.text)
-
-
-@dataclass
-class LineWatcher:
-    """For pipes and logs: a line at each stage."""
-
-    _began: float = field(default_factory=time.monotonic)
-    _ends: float | None = None
-
-    def stage(self, name: str, count: int) -> None:
-        if count:
-            left = "" if self._ends is None else f", {_left(self._ends)}"
-            notice(f"{name}: {count} to do{left}")
-
-    def done(self, what: str) -> None:
-        """A line for each would be too many."""
-
-    def remaining(self, seconds: float) -> None:
-        self._ends = time.monotonic() + seconds
-
-    def note(self, text: str) -> None:
-        notice(text)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class TerminalWatcher:
-    """A bar for the stage, and the time left of the whole."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._bar: Any = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._ends: float | None = None
-        self._task = self._bar.add_task("starting", total=1, left="")
-        self._bar.start()
-
-    def stage(self, name: str, count: int) -> None:
-        self._bar.reset(self._task, total=count, description=name, left=self._words())
-
-    def done(self, what: str) -> None:
-        self._bar.update(self._task, advance=1, left=self._words())
-
-    def remaining(self, seconds: float) -> None:
-        self._ends = time.monotonic() + seconds
-
-    def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        self._bar.stop()
-
-    def _words(self) -> str:
-        return "" if self._ends is None else _left(self._ends)
-
-
-def _left(ends: float) -> str:
-    seconds = max(0.0, ends - time.monotonic())
-    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from freehold.domain.engine import CacheLayout
 from freehold.domain.errors import InvalidModelFile, UnknownArchitecture
@@ -16,6 +13,7 @@ from freehold.machine.calibration import Calibration
 from freehold.machine.dissect import anatomy_of_header
 from freehold.machine.profile import EngineSettings, Loss, Profile, Speeds
 from freehold.machine.roofline import Roofline, roofline
+from freehold.machine.tuning import TunedPoint, Tuning
 from freehold.weights.gguf import read_header
 from freehold.weights.gguf_header import GgufHeader
 from freehold.weights.library import Library, LocalModel
@@ -160,23 +158,26 @@ def _share(
     return Share(name, decode=at(0).decode, prefill=at(depth // 2).prefill)
 
 
-def as_data(name: str, outcome: Outcome, max_loss: float) -> dict[str, Any]:
-    def data(point: Point) -> dict[str, Any]:
-        return {
-            "weights": point.candidate.quantisation,
-            "settings": msgspec.to_builtins(point.candidate.settings),
-            "tokens_per_second": msgspec.to_builtins(point.speeds),
-            "gain": score(point.speeds, outcome.baseline.speeds),
-            "loss": msgspec.to_builtins(point.loss),
-            "admissible": admissible(point, outcome.baseline.speeds, max_loss),
-            "on_frontier": any(point is known for known in outcome.frontier),
-            "chosen": point is outcome.chosen,
-        }
+def tuning(name: str, outcome: Outcome, max_loss: float) -> Tuning:
+    """All of it, to be kept and for programs."""
+    before = outcome.baseline.speeds
 
-    return {
-        "model": name,
-        "max_loss": max_loss,
-        "baseline": data(outcome.baseline),
-        "points": [data(point) for point in outcome.points],
-        "profile": msgspec.to_builtins(outcome.profile),
-    }
+    def told(point: Point) -> TunedPoint:
+        return TunedPoint(
+            weights=point.candidate.quantisation,
+            settings=point.candidate.settings,
+            tokens_per_second=point.speeds,
+            gain=score(point.speeds, before),
+            loss=point.loss,
+            admissible=admissible(point, before, max_loss),
+            on_frontier=any(point is known for known in outcome.frontier),
+            chosen=point is outcome.chosen,
+        )
+
+    return Tuning(
+        model=name,
+        max_loss=max_loss,
+        baseline=told(outcome.baseline),
+        points=tuple(map(told, outcome.points)),
+        profile=outcome.profile,
+    )

@@ -8,11 +8,13 @@
     │   ├── TemplateFailed       the model's chat template refused or misbehaved
     │   ├── UnknownArchitecture  memory and speed of this kind of model cannot be told
     │   ├── InvalidSetting       a flag, variable or setting has a bad value
-    │   └── KeyNotValid          an API key that was revoked or has expired
+    │   ├── KeyNotValid          an API key that was revoked or has expired
+    │   └── RequestStopped       somebody who may has ended it
     ├── NotFound
     │   ├── UnknownModel         no such model anywhere we know (carries near names)
     │   ├── ModelNotPulled       known, but not on this disk
-    │   └── ModelNotFetchable    known, but no source of a runnable file is
+    │   ├── ModelNotFetchable    known, but no source of a runnable file is
+    │   └── RequestNotFound      no such request is under way
     ├── RefusedFile              bytes we will not run
     │   ├── InvalidModelFile     not a well-formed model file
     │   ├── UnsupportedFile      a pickle, a directory, another format
@@ -131,6 +133,19 @@ class KeyNotValid(RequestError):
     code = "invalid_api_key"
 
 
+class RequestStopped(RequestError):
+    """Ended by its own key, or by whoever manages the server. Clients should not try again."""
+
+    code = "request_stopped"
+
+    @classmethod
+    def from_outside(cls) -> RequestStopped:
+        return cls(
+            "This request was stopped on the server, by its own key or by one that manages it.",
+            hint="Repeating it at once is not what they wanted.",
+        )
+
+
 class NotFound(FreeholdError):
     code = "not_found"
 
@@ -175,6 +190,18 @@ class ModelNotFetchable(NotFound):
             f"{reference} is known, but the catalogue lists no file of it to fetch.",
             hint=f"Find a GGUF of {upstream} on the hub and name it: "
             "freehold pull hf:owner/repo:file.gguf",
+        )
+
+
+class RequestNotFound(NotFound):
+    """It is over, or another key's."""
+
+    code = "request_not_found"
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(
+            f"No request {identity} is under way.",
+            hint="It is over; GET /freehold/v1/activity lists those that are not.",
         )
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import platformdirs
 
 from freehold.domain.durations import spelled
 from freehold.domain.errors import InvalidSetting
-from freehold.domain.setting_table import KNOWN, SETTINGS, Setting
+from freehold.domain.setting_table import KNOWN, SETTINGS, Group, Setting
 from freehold.domain.toml_lines import line_of
 
 DEFAULT_PORT = 7333
@@ -242,6 +242,19 @@ def shown(value: Any) -> str:
             return ", ".join(map(str, value))
         case _:
             return str(value)
+
+
+def as_variables(settings: Settings, groups: Collection[Group]) -> dict[str, str]:
+    """What somebody set of ``groups``, wherever, as variables for another process of ours; and
+    where the store is. No secrets.
+    """
+    told = {"FREEHOLD_HOME": str(settings.home)}
+    for each in SETTINGS:
+        own = settings.origins.get(each.name, "default") != "default"
+        value = getattr(settings, each.name)
+        if own and each.group in groups and not each.secret and value is not None:
+            told[each.variable] = shown(value)
+    return told
 
 
 def changed(before: Settings, after: Settings) -> tuple[tuple[Setting, ...], tuple[Setting, ...]]:

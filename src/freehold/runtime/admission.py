@@ -38,6 +38,8 @@ from freehold.runtime.access.caller import Caller, current_caller
 from freehold.runtime.access.keyring import Keyring
 from freehold.runtime.access.rate import Bucket
 from freehold.runtime.fairness import Ticket, Turns
+from freehold.runtime.observing import Reading
+from freehold.runtime.under_way import Asked, UnderWay
 
 # A client that comes back sooner finds nothing new, one told to wait longer has given up.
 _SOONEST, _LATEST = 1, 600
@@ -91,10 +93,10 @@ class Queue:
 class Admitted:
     """A request whose turn has come, until its context ends."""
 
-    def __init__(self, admission: Admission, door: _Door, caller: Caller) -> None:
+    def __init__(self, admission: Admission, door: _Door, asked: Asked) -> None:
         self._admission = admission
         self._door = door
-        self._caller = caller
+        self._asked = asked
 
     def runs_on(self, capabilities: Capabilities) -> None:
         """What the model can run at once is known only when it is loaded."""
@@ -102,14 +104,18 @@ class Admitted:
         self._door.loaded = True
         self._door.let_in(self._door.turns.resize(parallel + look_ahead(parallel)))
 
+    def reads(self, reading: Reading) -> None:
+        """One of its answers begins."""
+        self._asked.readings.append(reading)
+
     def took(self, used: AnswerUsage) -> None:
         """Tokens, once they are counted."""
-        self._admission.charge(self._caller, used)
+        self._admission.charge(self._asked.caller, used)
 
 
 class Admission:
     """``parallel`` is what a model runs at once as long as it has not said so itself;
-    ``most_waiting`` how many requests may wait for each.
+    ``most_waiting`` how many requests may wait for each. ``requests`` are those there are.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class Admission:
         self._under_way: collections.Counter[str] = collections.Counter()
         self._buckets: dict[str, Bucket] = {}
         self._numbers = itertools.count()
+        self.requests = UnderWay(clock)
 
     def queues(self) -> tuple[Queue, ...]:
         return tuple(
@@ -151,11 +158,15 @@ class Admission:
         try:
             self._require_within(caller, door)
             self._require_room(door, places)
-            async with self._counted(door, ticket, deadline):
-                if not await self._keyring.holds(caller):
-                    raise KeyNotValid("The key was revoked, or expired, while its request waited.")
-                self._keyring.spend(caller, requests=1)
-                yield Admitted(self, door, caller)
+            with self.requests.counted(model, caller) as asked:
+                async with self._counted(door, ticket, deadline):
+                    if not await self._keyring.holds(caller):
+                        raise KeyNotValid(
+                            "The key was revoked, or expired, while its request waited."
+                        )
+                    self._keyring.spend(caller, requests=1)
+                    asked.running = True
+                    yield Admitted(self, door, asked)
         finally:
             if not door.called and not door.loaded:  # perhaps there is no such model
                 self._doors.pop(model, None)

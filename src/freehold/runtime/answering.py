@@ -32,7 +32,7 @@ from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
 from freehold.domain.events import Event, TextDelta, Timings, TokenLogprob
 from freehold.runtime.interpreter import Interpreter
 from freehold.runtime.logs import current_request, figures
-from freehold.runtime.observing import ModelTally, Pace
+from freehold.runtime.observing import ModelTally, Pace, Reading
 from freehold.text.expectation import Expectation
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Plan:
     """How all answers to one request are read. ``began``: when it arrived (monotonic seconds).
 
     ``budget`` bounds the tokens of reasoning. Without ``parallel_calls`` an answer ends with its
-    first call. ``model`` is its name, ``tally`` where its answers are counted, ``took`` is told at
-    the end of each what it used, however it ended.
+    first call. ``model`` is its name, ``tally`` where its answers are counted, ``reads`` is told
+    of each when it begins, ``took`` at its end what it used, however it ended.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Plan:
     budget: int | None = None
     parallel_calls: bool = True
     tally: ModelTally = field(default_factory=ModelTally)
+    reads: Callable[[Reading], None] = lambda _: None
     took: Callable[[AnswerUsage], None] = lambda _: None
 
 
@@ -81,6 +82,8 @@ class Answer:
             reasoning_end=self._reasoning_end,
             began=self._plan.began,
         )
+        self._plan.reads(reader)
+        self._plan.tally.reading.add(reader)
         end, ended = "cancelled", None
         try:
             async with contextlib.aclosing(self._run(reader)) as parts:
@@ -99,6 +102,7 @@ class Answer:
     def _count(self, end: str, reader: Interpreter, ended: Timings | None) -> None:
         used, tally = reader.usage, self._plan.tally
         self._plan.took(used)
+        tally.reading.discard(reader)
         tally.answers[end] += 1
         tally.prompt_tokens += used.prompt_tokens
         tally.cached_tokens += used.cached_tokens

@@ -103,6 +103,7 @@ class Chat:
                 told.reasoning.budget,
                 parallel_calls=request.tool_choice.parallel,
                 tally=self._meters.model(lease.model.name),
+                reads=admitted.reads,
                 took=admitted.took,
             )
             yield self._generation(request, lease, prompt, plan)
@@ -139,7 +140,14 @@ class Chat:
         async with self._leased(first, places) as (admitted, lease):
             expected = replace(_AS_IT_IS, constraint=first.constraint)
             tally = self._meters.model(lease.model.name)
-            plan = Plan(lease.model.name, expected, began, tally=tally, took=admitted.took)
+            plan = Plan(
+                lease.model.name,
+                expected,
+                began,
+                tally=tally,
+                reads=admitted.reads,
+                took=admitted.took,
+            )
             async with begun_before(first.deadline):
                 source = vocabulary_source(lease.model)
                 if first.constraint is not None:

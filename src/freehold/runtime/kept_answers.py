@@ -42,6 +42,7 @@ from freehold.runtime.conversations import (
     KeptMessage,
     Wishes,
 )
+from freehold.runtime.logs import RequestRecord, answering, current_request
 
 log = logging.getLogger(__name__)
 
@@ -181,12 +182,23 @@ class KeptAnswers:
 
     async def _end(self, running: _Running) -> None:
         assert running.task is not None
-        if not running.ending:  # once: a second time would cut off what ends it
-            running.ending = True
-            running.task.cancel()
+        self._cancel(running)
         await asyncio.wait({running.task})
 
+    def _cancel(self, running: _Running) -> None:
+        if not running.ending:  # once: a second time would cut off what ends it
+            assert running.task is not None
+            running.ending = True
+            running.task.cancel()
+
     async def _run(self, running: _Running, asked: ChatRequest) -> None:
+        """As a request of its own: the one that began it is over when it is answered."""
+        begun_by = current_request()
+        record = RequestRecord(running.message.id if begun_by is None else begun_by.id)
+        with answering(record), record.stop.ending(lambda: self._cancel(running)):
+            await self._answer(running, asked)
+
+    async def _answer(self, running: _Running, asked: ChatRequest) -> None:
         saving = asyncio.create_task(self._save_now_and_then(running), name="save answer")
         status, error = "done", None
         try:

@@ -12,22 +12,30 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from freehold.runtime.stopping import Stop
 
 # What is put into a record beside its message: the same figures, for programs.
 FIGURES = "figures"
 
+Dialect = Literal["openai", "anthropic", "ollama", "freehold"]
+
 
 @dataclass
 class RequestRecord:
-    """One HTTP request as the log knows it, filled while it is answered. ``key`` is a name."""
+    """One HTTP request as the log knows it, filled while it is answered. ``key`` is a name,
+    ``stop`` ends it from outside.
+    """
 
     id: str
+    dialect: Dialect = "freehold"
     model: str | None = None
     key: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    stop: Stop = field(default_factory=Stop)
 
 
 _current: contextvars.ContextVar[RequestRecord | None] = contextvars.ContextVar(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import collections
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from freehold.domain.answers import AnswerUsage
 from freehold.domain.events import TextDelta
 
 # Upper bounds of the buckets, in seconds. A wait for a first token may hold the loading of a model;
@@ -33,13 +35,38 @@ class Histogram:
         self.total += value * times
 
 
+class Reading(Protocol):
+    """An answer that is being read. ``first_token``: seconds from its request's arrival."""
+
+    @property
+    def usage(self) -> AnswerUsage: ...
+
+    @property
+    def first_token(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Counts:
+    """``first_tokens`` answers have said something, ``first_token_seconds`` after they were asked,
+    all together.
+    """
+
+    answers: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    first_tokens: int
+    first_token_seconds: float
+
+
 @dataclass
 class ModelTally:
     """One model, since the server began.
 
     ``answers`` by how they ended: an end of `EndReason`, ``cancelled``, or the code of an error.
     ``prefix_hits`` are answers some of whose prompt was in the cache. ``engines`` counts every
-    start of an engine, ``loads`` those that were the first of a load.
+    start of an engine, ``loads`` those that were the first of a load. ``reading`` are the answers
+    that are not over: the other counts know nothing of them.
     """
 
     answers: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -53,6 +80,20 @@ class ModelTally:
     prefix_hits: int = 0
     loads: int = 0
     engines: int = 0
+    reading: set[Reading] = field(default_factory=set)
+
+    def so_far(self) -> Counts:
+        """With the answers that are being written."""
+        used = [reading.usage for reading in self.reading]
+        begun = [r.first_token for r in self.reading if r.first_token is not None]
+        return Counts(
+            answers=self.answers.total(),
+            prompt_tokens=self.prompt_tokens + sum(each.prompt_tokens for each in used),
+            cached_tokens=self.cached_tokens + sum(each.cached_tokens for each in used),
+            completion_tokens=self.completion_tokens + sum(each.completion_tokens for each in used),
+            first_tokens=sum(self.first_token.counts) + len(begun),
+            first_token_seconds=self.first_token.total + sum(begun),
+        )
 
     @property
     def restarts(self) -> int:

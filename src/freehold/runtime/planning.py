@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.domain.errors import RefusedFile
+from freehold.machine.calibration import Calibration
 from freehold.machine.candidates import Candidate, Local, of_local, of_row
+from freehold.machine.computer import Computer
+from freehold.machine.plan import Given
 from freehold.machine.profile import Profile
+from freehold.machine.wishes import Wishes
+from freehold.runtime.cache_settings import cache_config
 from freehold.runtime.profiles import Here, Profiles
 from freehold.trust.dossier import Dossiers
 from freehold.weights.catalog import CatalogModel
@@ -64,6 +70,29 @@ class Stock:
         manifest = self.library.registry.get(str(reference))
         (verdict,) = self.dossiers.verdicts([manifest])
         return of_local(self._stored(manifest), verdict)
+
+    def served(self, name: str, path: Path) -> Candidate:
+        """A file that is served under a name of its own. Raises `RefusedFile`."""
+        return dataclasses.replace(of_local(self._outside(path), None), reference=name)
+
+    def given(
+        self,
+        computer: Computer,
+        wishes: Wishes,
+        calibration: Calibration | None,
+        candidates: Iterable[Candidate],
+    ) -> Given:
+        """What ``candidates`` are weighed against, with the profiles of those that have one."""
+        settings = self.library.settings
+        found = {each.digest: self.profile(each.digest) for each in candidates}
+        return Given(
+            computer=computer,
+            wishes=wishes,
+            calibration=calibration,
+            profiles={digest: held for digest, held in found.items() if digest and held},
+            cache=cache_config(settings),
+            context=settings.context,
+        )
 
     def profile(self, digest: str | None) -> Profile | None:
         """What was measured of these weights, if it holds here."""

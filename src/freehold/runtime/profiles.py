@@ -21,6 +21,7 @@ from freehold.engines.llamacpp.build import installed
 from freehold.machine.probe import probe
 from freehold.machine.profile import Profile
 from freehold.process.decoding import from_json
+from freehold.runtime.tuned import Tuned
 from freehold.trust.lock import Lock
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping
@@ -143,6 +144,7 @@ def forget_made(library: Library, digest: str) -> int:
     if digest in library.registry.referenced():
         return 0
     Profiles(library.store.home).remove(digest)
+    Tuned(library.store.home).remove(digest)
     freed = 0
     for manifest in library.registry.all():
         if manifest.derived_from == digest:

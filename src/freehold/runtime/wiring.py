@@ -29,6 +29,7 @@ from freehold.runtime.needs import needed, setup
 from freehold.runtime.observing import Meters
 from freehold.runtime.profiles import Choice
 from freehold.runtime.room import Room
+from freehold.runtime.searches import Searches
 from freehold.runtime.vllm import Vllm
 from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
@@ -53,6 +54,7 @@ class Runtime:
     admission: Admission
     conversations: Conversations
     kept_answers: KeptAnswers
+    searches: Searches
     meters: Meters
 
     def take(self, settings: Settings) -> None:
@@ -197,6 +199,7 @@ async def open_runtime(
     kept = settings.home / "state" / "conversations.sqlite" if settings.conversations else None
     conversations = Conversations(kept)
     kept_answers = KeptAnswers(chat, conversations)
+    searches = Searches(settings, manager)
     try:
         async with keyring.kept():
             yield Runtime(
@@ -210,9 +213,11 @@ async def open_runtime(
                 admission=admission,
                 conversations=conversations,
                 kept_answers=kept_answers,
+                searches=searches,
                 meters=meters,
             )
     finally:
+        await searches.close()
         await kept_answers.close()
         await manager.close()
         await text.close()

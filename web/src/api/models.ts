@@ -39,6 +39,16 @@ export async function* pull(model: string, signal: AbortSignal): AsyncGenerator<
 export const load = (model: string): Promise<Schemas["ModelInMemory"]> =>
   send("POST", "/freehold/v1/models/load", { model });
 
+export type InMemory = Schemas["ModelInMemory"];
+
+export async function inMemory(): Promise<readonly InMemory[]> {
+  return (await get<Schemas["ModelsInMemory"]>("/freehold/v1/models/loaded")).models;
+}
+
+/** A pinned model stays in memory until it is unloaded. */
+export const pin = (model: string, pinned: boolean): Promise<InMemory | null> =>
+  send("POST", "/freehold/v1/models/pin", { model, pinned });
+
 /** `left` is told where it is still in use, and leaves afterwards. */
 export const unload = (model: string): Promise<Schemas["Unloaded"]> =>
   send("POST", "/freehold/v1/models/unload", { model });

@@ -66,6 +66,47 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/activity": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Activity
+         * @description Counts for each model, and the requests under way. Of prompts and answers nothing is told.
+         */
+        readonly get: operations["activity_freehold_v1_activity_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/activity/{identity}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        readonly post?: never;
+        /**
+         * Stop Request
+         * @description End a request. Its client is told so in its own dialect (`request_stopped`); an answer of a
+         *     conversation is stopped, and what was written is kept. Answers with the request as it was.
+         */
+        readonly delete: operations["stop_request_freehold_v1_activity__identity__delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/catalogue": {
         readonly parameters: {
             readonly query?: never;
@@ -259,6 +300,70 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/keys": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * List Keys
+         * @description All that were ever issued here, the oldest first.
+         */
+        readonly get: operations["list_keys_freehold_v1_keys_get"];
+        readonly put?: never;
+        /**
+         * Create Key
+         * @description Issue a key. It is told this once, and cannot be found again.
+         */
+        readonly post: operations["create_key_freehold_v1_keys_post"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/keys/{name}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        readonly post?: never;
+        /**
+         * Revoke Key
+         * @description Revoke a key: from now on it opens nothing. Answers under way are finished.
+         */
+        readonly delete: operations["revoke_key_freehold_v1_keys__name__delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/keys/usage": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Key Usage
+         * @description What each key has used in the last days (UTC).
+         */
+        readonly get: operations["key_usage_freehold_v1_keys_usage_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/models/load": {
         readonly parameters: {
             readonly query?: never;
@@ -399,6 +504,29 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/plan": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Get Plan
+         * @description What `freehold plan` says: for every model that is here or in the catalogue whether it fits,
+         *     by how much it does not, and its speed, estimated and, where it was tuned here, measured.
+         *     ``context`` is what each user has; left out: as it is set, and as the model allows. What models
+         *     in memory take now is not free.
+         */
+        readonly get: operations["get_plan_freehold_v1_plan_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/session": {
         readonly parameters: {
             readonly query?: never;
@@ -406,7 +534,11 @@ export interface paths {
             readonly path?: never;
             readonly cookie?: never;
         };
-        readonly get?: never;
+        /**
+         * Get Session
+         * @description What this key, or this browser, may do.
+         */
+        readonly get: operations["get_session_freehold_v1_session_get"];
         readonly put?: never;
         /**
          * Begin Session
@@ -419,6 +551,55 @@ export interface paths {
          * @description The cookie of this browser stands for nothing any more.
          */
         readonly delete: operations["end_session_freehold_v1_session_delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/tuning": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Get Search
+         * @description How the search goes on.
+         */
+        readonly get: operations["get_search_freehold_v1_tuning_get"];
+        readonly put?: never;
+        /**
+         * Begin Search
+         * @description Begin a search, or go on with one that was stopped; one at a time. The model is unloaded
+         *     first, and is not begun while somebody uses it. The winner is kept as the model's profile.
+         */
+        readonly post: operations["begin_search_freehold_v1_tuning_post"];
+        /**
+         * Stop Search
+         * @description Stop the search that runs, if one does; what was measured is kept.
+         */
+        readonly delete: operations["stop_search_freehold_v1_tuning_delete"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/tuning/result": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Search Result
+         * @description What the last search of a model found: every finalist with its speed and its loss.
+         */
+        readonly get: operations["search_result_freehold_v1_tuning_result_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
         readonly options?: never;
         readonly head?: never;
         readonly patch?: never;
@@ -488,6 +669,19 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Activity
+         * @description ``seconds`` is a clock of the server that only goes forward.
+         */
+        readonly Activity: {
+            readonly memory: components["schemas"]["MemoryActivity"];
+            /** Models */
+            readonly models: readonly components["schemas"]["ModelActivity"][];
+            /** Requests */
+            readonly requests: readonly components["schemas"]["RequestUnderWay"][];
+            /** Seconds */
+            readonly seconds: number;
+        };
         /**
          * Ancestor
          * @description A release of the lineage. ``known`` false: nothing was read about it.
@@ -786,6 +980,64 @@ export interface components {
             readonly uses: readonly string[];
         };
         /**
+         * EngineActivity
+         * @description The engine of a model that is in memory. What it did not tell in time is null.
+         */
+        readonly EngineActivity: {
+            /**
+             * Context
+             * @description Tokens each of them can hold.
+             */
+            readonly context: number;
+            /**
+             * Held Tokens
+             * @description Tokens in its key-value cache.
+             */
+            readonly held_tokens: number | null;
+            /** Name */
+            readonly name: string;
+            /**
+             * Resident Bytes
+             * @description Memory of its process, mapped weights too.
+             */
+            readonly resident_bytes: number | null;
+            /** Running */
+            readonly running: number | null;
+            /**
+             * Sequences
+             * @description Answers it can write at once.
+             */
+            readonly sequences: number;
+            /**
+             * Shelved Bytes
+             * @description Memory that keeps prefixes of what is over.
+             */
+            readonly shelved_bytes: number | null;
+            /** Waiting */
+            readonly waiting: number | null;
+        };
+        /**
+         * Estimated
+         * @description Arithmetic. It may be off by the share ``band``; ``basis`` says what it rests on.
+         *
+         *     ``tokens_per_second`` is each user's behind a prompt of ``depth`` tokens, ``first_token`` the
+         *     wait of the last of them when all ask at once.
+         */
+        readonly Estimated: {
+            /** Band */
+            readonly band: number;
+            /** Basis */
+            readonly basis: string;
+            /** Depth */
+            readonly depth: number;
+            /** First Token */
+            readonly first_token: number;
+            /** Prefill */
+            readonly prefill: number;
+            /** Tokens Per Second */
+            readonly tokens_per_second: number;
+        };
+        /**
          * Figures
          * @description Measured. Seconds: ``first_token`` and ``reasoning_seconds`` as the server waited for them,
          *     ``decode`` for writing all of it.
@@ -1032,10 +1284,99 @@ export interface components {
              */
             readonly type: "json_schema";
         };
+        /**
+         * KeyDescribed
+         * @description ``id`` is the second part of the key itself, and no secret.
+         */
+        readonly KeyDescribed: {
+            /** Concurrency */
+            readonly concurrency: number | null;
+            /** Created */
+            readonly created: string;
+            /** Expires */
+            readonly expires: string | null;
+            /** Id */
+            readonly id: string;
+            /** Models */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /** Rate */
+            readonly rate: number | null;
+            /** Revoked */
+            readonly revoked: string | null;
+            /** Scopes */
+            readonly scopes: readonly string[];
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "in use" | "expired" | "revoked";
+            /** Weight */
+            readonly weight: number;
+        };
+        /**
+         * KeyIssued
+         * @description ``key`` is told this once.
+         */
+        readonly KeyIssued: {
+            /** Concurrency */
+            readonly concurrency: number | null;
+            /** Created */
+            readonly created: string;
+            /** Expires */
+            readonly expires: string | null;
+            /** Id */
+            readonly id: string;
+            /** Key */
+            readonly key: string;
+            /** Models */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /** Rate */
+            readonly rate: number | null;
+            /** Revoked */
+            readonly revoked: string | null;
+            /** Scopes */
+            readonly scopes: readonly string[];
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "in use" | "expired" | "revoked";
+            /** Weight */
+            readonly weight: number;
+        };
+        /** KeyList */
+        readonly KeyList: {
+            /** Data */
+            readonly data: readonly components["schemas"]["KeyDescribed"][];
+        };
         /** KeyShown */
         readonly KeyShown: {
             /** Key */
             readonly key: string;
+        };
+        /**
+         * KeyUse
+         * @description What one key has used since a day. ``id`` alone tells keys of one name apart.
+         */
+        readonly KeyUse: {
+            /** Cached Tokens */
+            readonly cached_tokens: number;
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            /** Id */
+            readonly id: string;
+            /** Name */
+            readonly name: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Requests */
+            readonly requests: number;
+            /** Since */
+            readonly since: string;
         };
         /**
          * LarkFormat
@@ -1113,6 +1454,45 @@ export interface components {
             readonly pin: boolean;
         };
         /**
+         * LossShown
+         * @description Against the weights as they are, each with one standard error.
+         */
+        readonly LossShown: {
+            /** Agreement */
+            readonly agreement: number;
+            /** Agreement Error */
+            readonly agreement_error: number;
+            /** Divergence */
+            readonly divergence: number;
+            /** Divergence Error */
+            readonly divergence_error: number;
+            /** Perplexity */
+            readonly perplexity: number;
+            /** Perplexity Error */
+            readonly perplexity_error: number;
+            /** Source Perplexity */
+            readonly source_perplexity: number;
+            /** Tokens */
+            readonly tokens: number;
+        };
+        /**
+         * Measured
+         * @description What `tune` measured on this machine. ``tokens_per_second`` is each user's, at the depth
+         *     nearest to the estimate's; null: not with so many users.
+         */
+        readonly Measured: {
+            /** Depth */
+            readonly depth: number;
+            /** Measured At */
+            readonly measured_at: string;
+            /** Prefill */
+            readonly prefill: number;
+            /** Tokens Per Second */
+            readonly tokens_per_second: number | null;
+            /** Users */
+            readonly users: number;
+        };
+        /**
          * Memory
          * @description ``expected_bytes`` is what the model was or will be loaded for, ``measured_bytes`` the most
          *     that its process has taken, mapped weights included; null where nothing was measured.
@@ -1122,6 +1502,20 @@ export interface components {
             readonly expected_bytes: number;
             /** Measured Bytes */
             readonly measured_bytes: number | null;
+        };
+        /**
+         * MemoryActivity
+         * @description Bytes: of the machine (or its container), what models may take of it, this process's own.
+         */
+        readonly MemoryActivity: {
+            /** Available */
+            readonly available: number;
+            /** Budget */
+            readonly budget: number;
+            /** Gateway */
+            readonly gateway: number;
+            /** Total */
+            readonly total: number;
         };
         /**
          * Message
@@ -1175,6 +1569,42 @@ export interface components {
             readonly object: "model";
             /** Owned By */
             readonly owned_by: string;
+        };
+        /**
+         * ModelActivity
+         * @description A model that is or was in memory. ``waiting`` and ``running`` are requests; everything that
+         *     is counted is counted since the server began, answers under way included. Who asks twice has
+         *     rates: differences, over the difference of ``seconds``.
+         */
+        readonly ModelActivity: {
+            /**
+             * Answers
+             * @description Answers that are over.
+             */
+            readonly answers: number;
+            /** Cached Tokens */
+            readonly cached_tokens: number;
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            readonly engine: components["schemas"]["EngineActivity"] | null;
+            /**
+             * First Token Seconds
+             * @description What these waited, all together.
+             */
+            readonly first_token_seconds: number;
+            /**
+             * First Tokens
+             * @description Answers that have begun to be written.
+             */
+            readonly first_tokens: number;
+            /** Model */
+            readonly model: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Running */
+            readonly running: number;
+            /** Waiting */
+            readonly waiting: number;
         };
         /** ModelDetails */
         readonly ModelDetails: {
@@ -1280,6 +1710,45 @@ export interface components {
             /** @default {} */
             readonly wishes: components["schemas"]["Wishes"];
         };
+        /** NewKey */
+        readonly NewKey: {
+            /**
+             * Concurrency
+             * @description Requests under way at once.
+             */
+            readonly concurrency?: number | null;
+            /**
+             * Expires
+             * @description 30d or 12h from now, or a time such as 2027-01-31.
+             */
+            readonly expires?: string | null;
+            /**
+             * Models
+             * @description Names or patterns such as qwen*; none: all.
+             * @default []
+             */
+            readonly models: readonly string[];
+            /** Name */
+            readonly name: string;
+            /**
+             * Rate
+             * @description Tokens a minute, prompts and answers together.
+             */
+            readonly rate?: number | null;
+            /**
+             * Scopes
+             * @default [
+             *       "infer"
+             *     ]
+             */
+            readonly scopes: readonly ("infer" | "manage")[];
+            /**
+             * Weight
+             * @description Share of turns against other keys.
+             * @default 1
+             */
+            readonly weight: number;
+        };
         /**
          * NewMessage
          * @description A question. ``parent``: the message it follows; null begins the conversation (anew).
@@ -1344,6 +1813,93 @@ export interface components {
             readonly pinned: boolean;
         };
         /**
+         * PlannedModel
+         * @description One model in one file. ``reasons`` is empty where it fits; what does not fit has no estimate
+         *     of its speed.
+         */
+        readonly PlannedModel: {
+            /** Context */
+            readonly context: number | null;
+            readonly estimated: components["schemas"]["Estimated"] | null;
+            /** File Bytes */
+            readonly file_bytes: number | null;
+            /** Fits */
+            readonly fits: boolean;
+            /** Here */
+            readonly here: boolean;
+            readonly measured: components["schemas"]["Measured"] | null;
+            /** Memory Estimated */
+            readonly memory_estimated: number | null;
+            /** Model */
+            readonly model: string;
+            /** Quantisation */
+            readonly quantisation: string | null;
+            /** Reasons */
+            readonly reasons: readonly components["schemas"]["PlanReason"][];
+            /** Title */
+            readonly title: string;
+        };
+        /**
+         * PlanReason
+         * @description Something that keeps a model out: ``wanted`` against ``has``, in the unit of its kind.
+         */
+        readonly PlanReason: {
+            /** Has */
+            readonly has: number | null;
+            /** Text */
+            readonly text: string;
+            /** Wanted */
+            readonly wanted: number | null;
+            /** Why */
+            readonly why: string;
+        };
+        /**
+         * PlanShown
+         * @description ``calibrated``: the day this machine was measured; null: speeds are from nameplates.
+         *     ``models`` are best first, then those that do not fit.
+         */
+        readonly PlanShown: {
+            /** Calibrated */
+            readonly calibrated: string | null;
+            /** Cores */
+            readonly cores: number;
+            /** Disk Available */
+            readonly disk_available: number;
+            /** Memory Available */
+            readonly memory_available: number;
+            /**
+             * Models
+             * @description Those here and those of the catalogue.
+             */
+            readonly models: readonly components["schemas"]["PlannedModel"][];
+            /** Processor */
+            readonly processor: string;
+            /** Prompt */
+            readonly prompt: number;
+            /** Users */
+            readonly users: number;
+        };
+        /**
+         * PointShown
+         * @description One finalist. ``weights`` null: as they are; ``loss`` null: nothing but rounding differs.
+         *     ``gain`` is against the untuned model.
+         */
+        readonly PointShown: {
+            /** Admissible */
+            readonly admissible: boolean;
+            /** Chosen */
+            readonly chosen: boolean;
+            /** Gain */
+            readonly gain: number;
+            readonly loss: components["schemas"]["LossShown"] | null;
+            /** On Frontier */
+            readonly on_frontier: boolean;
+            readonly settings: components["schemas"]["SettingsShown"];
+            readonly tokens_per_second: components["schemas"]["SpeedsShown"];
+            /** Weights */
+            readonly weights: string | null;
+        };
+        /**
          * Progress
          * @description One line of a pull. ``total`` and ``completed`` are bytes.
          */
@@ -1395,6 +1951,73 @@ export interface components {
             readonly type: "regex";
         };
         /**
+         * RequestUnderWay
+         * @description ``id`` is for stopping it, ``request`` what the log calls it. ``waiting``: for its turn.
+         */
+        readonly RequestUnderWay: {
+            /** Completion Tokens */
+            readonly completion_tokens: number;
+            /**
+             * Dialect
+             * @enum {string}
+             */
+            readonly dialect: "openai" | "anthropic" | "ollama" | "freehold";
+            /** Id */
+            readonly id: string;
+            /**
+             * Key
+             * @description The name of the key; null: none was needed.
+             */
+            readonly key: string | null;
+            /** Model */
+            readonly model: string;
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Request */
+            readonly request: string | null;
+            /**
+             * Seconds
+             * @description Since it came.
+             */
+            readonly seconds: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "waiting" | "running";
+        };
+        /**
+         * SearchShown
+         * @description A search. ``done`` of ``count`` measurements of ``stage`` are made. ``seconds_left`` is what
+         *     the whole should still take. ``unloaded``: the model was in memory, and was unloaded for it.
+         *     ``stopped``: beginning it again goes on with what was measured.
+         */
+        readonly SearchShown: {
+            /** Began */
+            readonly began: string;
+            /** Count */
+            readonly count: number;
+            /** Done */
+            readonly done: number;
+            /** Error */
+            readonly error: string | null;
+            /** Model */
+            readonly model: string;
+            /** Notes */
+            readonly notes: readonly string[];
+            /** Seconds Left */
+            readonly seconds_left: number | null;
+            /** Stage */
+            readonly stage: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "running" | "done" | "stopped" | "failed";
+            /** Unloaded */
+            readonly unloaded: boolean;
+        };
+        /**
          * SeenPrompt
          * @description The prompt of an answer, made again from its branch: the model saw this text.
          */
@@ -1403,6 +2026,54 @@ export interface components {
             readonly prompt: string;
             /** Token Count */
             readonly token_count: number;
+        };
+        /**
+         * Session
+         * @description Who asks, and what they may: nothing, where a key is needed and none was shown. ``models``
+         *     are patterns; none: all.
+         */
+        readonly Session: {
+            /**
+             * Key
+             * @description The name of the key; null: none was shown.
+             */
+            readonly key: string | null;
+            /** Models */
+            readonly models: readonly string[];
+            /** Scopes */
+            readonly scopes: readonly string[];
+        };
+        /** SettingsShown */
+        readonly SettingsShown: {
+            /** Cache Layout */
+            readonly cache_layout: string;
+            /** Flash Attention */
+            readonly flash_attention: boolean;
+            /** Key Type */
+            readonly key_type: string;
+            /** Micro Batch */
+            readonly micro_batch: number;
+            /** Repack */
+            readonly repack: boolean;
+            /** Threads */
+            readonly threads: number;
+            /** Value Type */
+            readonly value_type: string;
+        };
+        /**
+         * SpeedsShown
+         * @description Tokens per second: reading a prompt, decoding in an empty context, behind the prompt, and
+         *     all sequences together.
+         */
+        readonly SpeedsShown: {
+            /** Deep */
+            readonly deep: number;
+            /** Empty */
+            readonly empty: number;
+            /** Many */
+            readonly many: number;
+            /** Prefill */
+            readonly prefill: number;
         };
         /** StreamOptions */
         readonly StreamOptions: {
@@ -1517,6 +2188,80 @@ export interface components {
             readonly token: string;
         };
         /**
+         * TuneRequest
+         * @description As the options of `freehold tune`.
+         */
+        readonly TuneRequest: {
+            /**
+             * Depth
+             * @description Tokens of prompt to tune for; left out: 2048, or as many as fit.
+             */
+            readonly depth?: number | null;
+            /**
+             * Formats
+             * @description Formats to try; none: the weights stay as they are.
+             */
+            readonly formats?: readonly string[] | null;
+            /**
+             * Max Loss
+             * @description Mean KL divergence (nats) up to which other weights are taken.
+             * @default 0.02
+             */
+            readonly max_loss: number;
+            /**
+             * Minutes
+             * @description What the search may take, about.
+             * @default 20
+             */
+            readonly minutes: number;
+            /** Model */
+            readonly model: string;
+            /**
+             * Users
+             * @description Sequences at once to tune for; left out: as `parallel` is set.
+             */
+            readonly users?: number | null;
+        };
+        /**
+         * TuningResult
+         * @description ``begun``: a search of it was stopped. ``quantisation``: of the weights as they are.
+         */
+        readonly TuningResult: {
+            /** Begun */
+            readonly begun: boolean;
+            /** Model */
+            readonly model: string;
+            /** Quantisation */
+            readonly quantisation: string | null;
+            readonly tuning: components["schemas"]["TuningShown"] | null;
+        };
+        /**
+         * TuningShown
+         * @description ``objection``: why it does not hold here any more; null: it does.
+         */
+        readonly TuningShown: {
+            readonly baseline: components["schemas"]["PointShown"];
+            /** Depth */
+            readonly depth: number;
+            /** Max Loss */
+            readonly max_loss: number;
+            /** Measured At */
+            readonly measured_at: string;
+            /** Objection */
+            readonly objection: string | null;
+            /** Points */
+            readonly points: readonly components["schemas"]["PointShown"][];
+            /** Users */
+            readonly users: number;
+        };
+        /**
+         * TuningState
+         * @description ``search``: the one that runs, or the last since the server began; null: none.
+         */
+        readonly TuningState: {
+            readonly search: components["schemas"]["SearchShown"] | null;
+        };
+        /**
          * Unloaded
          * @description ``left`` null: it is not in memory. Else it is still in use, and leaves afterwards.
          */
@@ -1529,6 +2274,11 @@ export interface components {
         readonly UnloadRequest: {
             /** Model */
             readonly model: string;
+        };
+        /** UsageList */
+        readonly UsageList: {
+            /** Data */
+            readonly data: readonly components["schemas"]["KeyUse"][];
         };
         /** UserMessage */
         readonly UserMessage: {
@@ -1656,6 +2406,48 @@ export interface operations {
                 content: {
                     readonly "application/json": components["schemas"]["Progress"];
                     readonly "application/x-ndjson": string;
+                };
+            };
+        };
+    };
+    readonly activity_freehold_v1_activity_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Activity"];
+                };
+            };
+        };
+    };
+    readonly stop_request_freehold_v1_activity__identity__delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly identity: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RequestUnderWay"];
                 };
             };
         };
@@ -1940,6 +2732,94 @@ export interface operations {
             };
         };
     };
+    readonly list_keys_freehold_v1_keys_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyList"];
+                };
+            };
+        };
+    };
+    readonly create_key_freehold_v1_keys_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["NewKey"];
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyIssued"];
+                };
+            };
+        };
+    };
+    readonly revoke_key_freehold_v1_keys__name__delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly name: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["KeyDescribed"];
+                };
+            };
+        };
+    };
+    readonly key_usage_freehold_v1_keys_usage_get: {
+        readonly parameters: {
+            readonly query?: {
+                readonly days?: number;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["UsageList"];
+                };
+            };
+        };
+    };
     readonly load_freehold_v1_models_load_post: {
         readonly parameters: {
             readonly query?: never;
@@ -2098,6 +2978,50 @@ export interface operations {
             };
         };
     };
+    readonly get_plan_freehold_v1_plan_get: {
+        readonly parameters: {
+            readonly query?: {
+                readonly context?: number | null;
+                readonly prompt?: number;
+                readonly users?: number;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["PlanShown"];
+                };
+            };
+        };
+    };
+    readonly get_session_freehold_v1_session_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Session"];
+                };
+            };
+        };
+    };
     readonly begin_session_freehold_v1_session_post: {
         readonly parameters: {
             readonly query?: never;
@@ -2135,6 +3059,92 @@ export interface operations {
                     readonly [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    readonly get_search_freehold_v1_tuning_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningState"];
+                };
+            };
+        };
+    };
+    readonly begin_search_freehold_v1_tuning_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["TuneRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["SearchShown"];
+                };
+            };
+        };
+    };
+    readonly stop_search_freehold_v1_tuning_delete: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningState"];
+                };
+            };
+        };
+    };
+    readonly search_result_freehold_v1_tuning_result_get: {
+        readonly parameters: {
+            readonly query: {
+                readonly model: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["TuningResult"];
+                };
             };
         };
     };

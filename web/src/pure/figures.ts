@@ -5,6 +5,12 @@ export function speed(completionTokens: number, decode: number): number | null {
   return completionTokens > 1 && decode > 0 ? (completionTokens - 1) / decode : null;
 }
 
+export const percent = (share: number): string => `${Math.round(100 * share)} %`;
+
+/** Two digits that count. */
+export const rounded = (value: number): string =>
+  value >= 10 ? Math.round(value).toString() : String(Number(value.toPrecision(2)));
+
 export type Fullness = "roomy" | "nearly" | "full";
 
 /** How full a context is with `used` tokens: nearly, when a quarter or less is left. */

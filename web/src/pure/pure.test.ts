@@ -3,8 +3,9 @@ import type { Heading, Message } from "../api/conversations";
 import { complaint } from "../api/http";
 import { GrowingBlocks, blocksOf, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
-import { fullness, speed } from "./figures";
+import { fullness, percent, rounded, speed } from "./figures";
 import { safeAddress } from "./links";
+import { namesIn } from "./lists";
 import { branch, byParent, leafUnder } from "./tree";
 import { readVotes, tally } from "./tally";
 import { wilson } from "./wilson";
@@ -19,6 +20,20 @@ const TREE = [
   { id: "a3", parent: "q2" },
   { id: "q1b", parent: null },
 ];
+
+describe("figures", () => {
+  it("have the digits that count", () => {
+    expect([123.4, 10, 9.96, 0.0456, 0].map(rounded)).toEqual(["123", "10", "10", "0.046", "0"]);
+    expect(percent(0.204)).toBe("20 %");
+  });
+});
+
+describe("a list that was typed", () => {
+  it("is separated by commas or spaces", () => {
+    expect(namesIn(" qwen*, gemma3:270m、a  b,")).toEqual(["qwen*", "gemma3:270m", "a", "b"]);
+    expect(namesIn(" , ")).toEqual([]);
+  });
+});
 
 describe("the tree", () => {
   it("shows the branch of a leaf, first message first", () => {

@@ -1,12 +1,28 @@
-/** Whether this browser has been let in. The key itself stays in no script and no storage. */
+/** Whether this browser has been let in, and to what. The key itself stays in no script and no
+ * storage. */
 
-import { Problem, order } from "../api/http";
+import { Problem, get, order } from "../api/http";
+import type { components } from "../api/schema";
+
+type Session = components["schemas"]["Session"];
 
 class Access {
   #needed = $state(false);
+  #session = $state.raw<Session | null>(null);
 
   get needed(): boolean {
     return this.#needed;
+  }
+  /** Whether keys, models and everybody's requests may be managed; null: not known yet. */
+  get manages(): boolean | null {
+    return this.#session && this.#session.scopes.includes("manage");
+  }
+  async read(): Promise<void> {
+    try {
+      this.#session = await get<Session>("/freehold/v1/session");
+    } catch {
+      // what is asked next says why
+    }
   }
   /** Whether an error says that a key is needed. */
   refusedBy(error: unknown): boolean {

@@ -7,6 +7,7 @@ import { notices } from "./notices.svelte";
 class Models {
   #here = $state.raw<readonly api.Model[]>([]);
   #catalogue = $state.raw<readonly api.CatalogueModel[]>([]);
+  #inMemory = $state.raw<ReadonlyMap<string, api.InMemory>>(new Map());
   #disk = $state.raw<api.Disk | null>(null);
   #known = $state(false);
 
@@ -15,6 +16,10 @@ class Models {
   }
   get catalogue(): readonly api.CatalogueModel[] {
     return this.#catalogue;
+  }
+  /** What is in memory, or on its way there. */
+  inMemory(name: string): api.InMemory | null {
+    return this.#inMemory.get(name) ?? null;
   }
   get disk(): api.Disk | null {
     return this.#disk;
@@ -25,7 +30,9 @@ class Models {
   }
   async read(): Promise<void> {
     await notices.attempt(async () => {
-      this.#here = await api.here();
+      const [here, inMemory] = await Promise.all([api.here(), api.inMemory()]);
+      this.#here = here;
+      this.#inMemory = new Map(inMemory.map((each) => [each.model, each]));
       this.#known = true;
     });
   }
@@ -43,6 +50,10 @@ class Models {
     await notices.attempt(async () => {
       if ((await api.unload(name)).left !== null) notices.say(words().stillUsed(name));
     });
+    await this.read();
+  }
+  async pin(name: string, pinned: boolean): Promise<void> {
+    await notices.attempt(async () => void (await api.pin(name, pinned)));
     await this.read();
   }
   async remove(name: string): Promise<void> {

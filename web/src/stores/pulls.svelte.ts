@@ -3,6 +3,7 @@
 import { pull } from "../api/models";
 import { models } from "./models.svelte";
 import { sentence } from "./notices.svelte";
+import { plan } from "./plan.svelte";
 
 export class Pull {
   status = $state("");
@@ -24,7 +25,7 @@ export class Pull {
         }
       }
       this.state = "done";
-      await models.readAll();
+      await Promise.all([models.readAll(), plan.read()]);
     } catch (error) {
       if (this.#stopping.signal.aborted) this.state = "paused";
       else {

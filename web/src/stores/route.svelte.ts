@@ -1,6 +1,6 @@
-/** Where in the page one is: `#/chat`, `#/chat/ID`, `#/compare`, `#/models`. */
+/** Where in the page one is: `#/chat`, `#/chat/ID`, `#/compare` and so on. */
 
-export const SECTIONS = ["chat", "compare", "models"] as const;
+export const SECTIONS = ["chat", "compare", "models", "activity", "keys"] as const;
 export type Section = (typeof SECTIONS)[number];
 
 class Route {

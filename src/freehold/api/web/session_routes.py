@@ -13,6 +13,7 @@ from freehold.api.problem import Problem, Refused
 from freehold.api.routing import described_errors, runtime_of
 from freehold.api.web.page import HEADERS
 from freehold.api.web.sessions import COOKIE, Sessions
+from freehold.runtime.access.caller import NOBODY, OWNER, current_caller
 
 router = APIRouter()
 
@@ -22,6 +23,16 @@ _USED = (
     "<p>This link has been used, or is of an earlier start of the server. "
     "<a href='/'>The page</a> takes a key instead; a new start prints a new link.</p></html>\n"
 )
+
+
+class Session(BaseModel):
+    """Who asks, and what they may: nothing, where a key is needed and none was shown. ``models``
+    are patterns; none: all.
+    """
+
+    key: Annotated[str | None, Field(description="The name of the key; null: none was shown.")]
+    scopes: list[str]
+    models: list[str]
 
 
 class KeyShown(BaseModel):
@@ -55,6 +66,17 @@ async def begin_session(body: KeyShown, request: Request, response: Response) ->
     if token is None:
         raise Refused(Problem(401, "invalid_api_key", "This key is not valid here.", "key"))
     _give(response, request, token)
+
+
+@router.get("/freehold/v1/session", responses=_ERRORS)
+async def get_session() -> Session:
+    """What this key, or this browser, may do."""
+    caller = current_caller()
+    return Session(
+        key=None if caller is NOBODY or caller.id == OWNER.id else caller.name,
+        scopes=sorted(caller.terms.scopes),
+        models=[] if caller is NOBODY else list(caller.terms.models),
+    )
 
 
 @router.delete("/freehold/v1/session", status_code=204, responses=_ERRORS)
