@@ -14,8 +14,9 @@ from freehold.cli.completing import MODEL
 from freehold.cli.setting_flags import given_flags, setting_flags
 from freehold.deploy import compose, kubernetes, systemd
 from freehold.deploy.order import Cluster, File, Order, Target
-from freehold.domain.errors import InvalidReference, InvalidRequest, InvalidSetting
+from freehold.domain.errors import InvalidReference, InvalidRequest
 from freehold.domain.settings import Settings, default_policy
+from freehold.trust.policy import read_policy
 from freehold.weights.files import write_atomically
 from freehold.weights.reference import NameReference, PathReference, parse
 
@@ -28,9 +29,9 @@ _FILES = {
 _ORDINARY = Order(settings=Settings(home=Path("/")))
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9][0-9]{0,8}[MGT]i")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
 _WEIGHTS = re.compile(r"/weights(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_MAX_POLICY = 256 * 1024
 _COUNT = click.IntRange(1, 1024)
 
 
@@ -93,7 +94,7 @@ def command(
         settings=settings,
         models=() if vllm else tuple(map(_fetchable, models)),
         policy=_policy(settings),
-        image=image or _ORDINARY.image,
+        image=_image(image or _ORDINARY.image, "--image"),
         program=_absolute(program or _ORDINARY.program),
         gpus=gpus,
         storage=_matching(_SIZE, storage or _ORDINARY.storage, "--storage", "50Gi"),
@@ -120,20 +121,10 @@ def _fetchable(text: str) -> str:
 
 
 def _policy(settings: Settings) -> str | None:
-    """The text of the policy file that `serve` would read."""
+    """The text of the policy file that `serve` would read, which is a good one."""
     path = settings.policy or default_policy()
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_POLICY + 1)
-        if len(data) > _MAX_POLICY:
-            raise InvalidSetting(f"The policy file {path} is too long.")
-        return data.decode()
-    except FileNotFoundError:
-        if settings.policy is None:
-            return None
-        raise InvalidSetting(f"The policy file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSetting(f"The policy file {path} cannot be read: {error}.") from error
+    read_policy(path, required=settings.policy is not None)
+    return path.read_text("utf-8") if path.exists() else None
 
 
 def _cluster(target: Target, models: tuple[str, ...], **given: Any) -> Cluster:
@@ -158,7 +149,7 @@ def _cluster(target: Target, models: tuple[str, ...], **given: Any) -> Cluster:
         )
     cluster = Cluster(
         model=str(name),
-        image=given["vllm_image"],
+        image=_image(given["vllm_image"], "--vllm-image"),
         claim=_matching(_NAMESPACE, given["weights_claim"], "--weights-claim", "weights"),
         weights=_matching(_WEIGHTS, given["weights"], "--weights", "/weights/qwen3-32b"),
         tensor=given["tensor_parallel"],
@@ -178,6 +169,10 @@ def _matching(form: re.Pattern[str], text: str, flag: str, example: str) -> str:
     if form.fullmatch(text) is None:
         raise InvalidRequest(f"{flag} cannot be {text!r}.", hint=f"It looks like {example}.")
     return text
+
+
+def _image(text: str, flag: str) -> str:
+    return _matching(_IMAGE, text, flag, "registry.example/freehold:0.1.0")
 
 
 def _absolute(path: str) -> str:
