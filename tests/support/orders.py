@@ -31,9 +31,7 @@ FILES = {
     Target.SYSTEMD: systemd.files,
 }
 SECRET = "sk-canary-"  # each secret has its own end
-_TEXT = st.text(
-    st.characters(exclude_categories=("Cs",)) | st.sampled_from("$%{}\"'\\#,=:\n"), min_size=1
-)
+_TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from("$%{}\"'\\#,=:\n"), min_size=1)
 _HOSTS = st.sampled_from(["127.0.0.1", "localhost", "0.0.0.0", "::1", "10.1.2.3"])
 
 

@@ -260,10 +260,11 @@ def test_a_real_process_reads_what_the_command_wrote(target: Target, tmp_path: P
     variables = {"FREEHOLD_API_KEY": f"{SECRET}1", "HF_TOKEN": f"{SECRET}2"}
     folder = tmp_path / "out"
     done = freehold(
-        *(tmp_path, "deploy", "--target", target, "-o", str(folder), *flags), extra=variables
+        tmp_path, "deploy", "--target", target, "-o", str(folder), *flags, extra=variables
     )
     assert done.status == 0, done.err
     assert sorted(done.out.split()) == sorted(map(str, folder.iterdir()))
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
     files = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
     assert SECRET not in "".join(files.values())
 
@@ -322,7 +323,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, arguments: list[str], sa
 
 def test_the_policy_goes_along(tmp_path: Path) -> None:
     policy = tmp_path / "mine.toml"
-    policy.write_text('[serve.verdict]\nunknown = "warn"\n')
+    policy.write_text('[serve.verdict]\nUNKNOWN = "warn"\n')
     done = freehold(
         *(tmp_path, "deploy", "--target", "kubernetes", "--policy", str(policy), "--json")
     )

@@ -32,6 +32,7 @@ _SIZE = re.compile(r"[1-9][0-9]{0,8}[MGT]i")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
 _WEIGHTS = re.compile(r"/weights(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_FOR_ALL = 0o644
 _COUNT = click.IntRange(1, 1024)
 
 
@@ -199,5 +200,7 @@ def _write(folder: Path, files: tuple[File, ...], *, force: bool) -> None:
         )
     for file in files:
         write_atomically(folder / file.name, file.text.encode())
+        # The server, who is another user, reads them; nothing in them is a secret.
+        (folder / file.name).chmod(_FOR_ALL)
         click.echo(folder / file.name)
     notice("No secret is in these files. The first lines of each say what is to be done.")

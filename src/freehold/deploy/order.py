@@ -92,7 +92,10 @@ class Proof(enum.StrEnum):
     """What this kind of file has been through; `tests/unit/test_deploy.py` does the checks."""
 
     READ = "Run here: `freehold config` has read files like this one."
-    SYSTEMD = "Not run here: no systemd has started it. Checked with `systemd-analyze verify`."
+    SYSTEMD = (
+        "Run here: a unit like this one was started, reloaded, killed and stopped by systemd 252, "
+        "in a container."
+    )
     COMPOSE = (
         "Not run here: no container engine has started it. Checked against its schema, "
         "Compose's own."

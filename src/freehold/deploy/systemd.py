@@ -21,6 +21,8 @@ Type=notify
 ExecReload=/bin/kill -HUP $MAINPID
 ExecStart={command}
 Environment=FREEHOLD_HOME=%S/freehold FREEHOLD_CONFIG={configuration}
+# A dynamic user has no folder of its own.
+Environment=HOME=%S/freehold
 # FREEHOLD_API_KEY=… and other secrets, in a file that only root can read.
 EnvironmentFile={optional}{secrets}
 StateDirectory=freehold
@@ -33,6 +35,8 @@ TimeoutStartSec=15min
 WatchdogSec=60
 Restart=on-failure
 RestartSec=2
+# What was asked wrongly (a setting, for example) is wrong the next time, too.
+RestartPreventExitStatus=2
 # Only the server is told to stop: its workers must live to finish the answers under way.
 KillMode=mixed
 # Longer than the setting `drain`.
