@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from freehold.deploy import yaml_text
@@ -16,10 +17,12 @@ from freehold.deploy.carried import (
     memory_limit,
     secrets_example,
 )
-from freehold.deploy.order import CONFIGURATION, POLICY, STORE, File, Order, Proof, heading
+from freehold.deploy.order import CONFIGURATION, STORE, File, Order, Proof, heading
 from freehold.domain.errors import InvalidSetting
 
 _SECRETS = "secrets.env"
+_FOLDER = "etc"
+_PLACE = PurePosixPath(CONFIGURATION).parent
 _FROM_FILE = {"env_file": [{"path": _SECRETS, "required": True}]}
 _FILL = (
     f"Copy it to {_SECRETS}, readable by you alone, and fill in what is empty: a key is a long "
@@ -32,7 +35,8 @@ def files(order: Order) -> tuple[File, ...]:
     carried = carry(order, container=True)
     top = heading("freehold for docker compose", Proof.COMPOSE, _notes(order, carried))
     text = yaml_text.documents([_escaped(document(order, carried))])
-    return (File("compose.yaml", top + text), *carried.files, secrets_example(carried, _FILL))
+    told = tuple(File(f"{_FOLDER}/{file.name}", file.text) for file in carried.files)
+    return (File("compose.yaml", top + text), *told, secrets_example(carried, _FILL))
 
 
 def _notes(order: Order, carried: Carried) -> list[str]:
@@ -41,6 +45,8 @@ def _notes(order: Order, carried: Carried) -> list[str]:
         "it and fill it in. The image is built in a clone. Then the server is started here:",
         f"  docker build -f deploy/Dockerfile -t {order.image} .",
         "  docker compose up --detach",
+        f"After a change in {_FOLDER}/config.toml this has it read again:",
+        "  docker compose kill --signal HUP freehold",
         f"The store is the volume `store`, {STORE} inside. FREEHOLD_LOG_LEVEL and _FORMAT are "
         "empty so that config.toml decides them, not the image.",
     ]
@@ -66,33 +72,23 @@ def document(order: Order, carried: Carried) -> dict[str, Any]:
     return {
         "name": "freehold",
         "services": {**fetching, "freehold": server},
-        "configs": _configs(carried),
         "volumes": {"store": {}},
     }
 
 
 def _common(order: Order, carried: Carried) -> dict[str, Any]:
     """What the server and those who fetch for it share."""
-    mounts = [{"source": "configuration", "target": CONFIGURATION}]
-    if carried.policy is not None:
-        mounts.append({"source": "policy", "target": POLICY})
+    # A folder: of a file that is mounted alone, editors would leave the old one in place.
+    settings = {"type": "bind", "source": f"./{_FOLDER}", "target": str(_PLACE), "read_only": True}
     return {
         "image": order.image,
         "environment": dict(carried.variables),
-        "configs": mounts,
-        "volumes": [f"store:{STORE}"],
+        "volumes": [{"type": "volume", "source": "store", "target": STORE}, settings],
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
     }
-
-
-def _configs(carried: Carried) -> dict[str, Any]:
-    found = {"configuration": {"file": f"./{carried.configuration.name}"}}
-    if carried.policy is not None:
-        found["policy"] = {"file": f"./{carried.policy.name}"}
-    return found
 
 
 def _fetching(order: Order, carried: Carried) -> dict[str, dict[str, Any]]:
