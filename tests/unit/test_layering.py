@@ -18,7 +18,7 @@ ROOT = Path(freehold.__file__).parent
 
 # A module imports only from its own stratum or from those before it.
 STRATA = (
-    *("domain", "process", "weights", "trust", "machine", "text"),
+    *("domain", "process", "weights", "deploy", "trust", "machine", "text"),
     *("engines", "runtime", "api", "lab", "cli"),
 )
 DIALECTS = ("openai", "anthropic", "ollama")

@@ -41,6 +41,7 @@ _COMMANDS = {
     "import": ("import_models", "Take over models other programs have fetched."),
     "key": ("key", "Issue, list and revoke API keys, and see what each has used."),
     "config": ("config", "Show the settings, and where each came from."),
+    "deploy": ("deploy", "Write manifests for systemd, Compose or Kubernetes."),
     "bench": ("bench", "Measure how fast a model, or any server, answers under load."),
     "doctor": ("doctor", "Check this machine and this installation."),
     "completion": ("completion", "Print the shell's completion script."),
