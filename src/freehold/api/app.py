@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
+from freehold.api.admin.upstreams_routes import router as upstreams_router
 from freehold.api.anthropic import convert as anthropic
 from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
 from freehold.api.anthropic.routes import router as anthropic_router
@@ -54,7 +55,7 @@ _ROUTERS = (
     *(openai_router, openai_completions_router, openai_embeddings_router),
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
-    *(models_router, keys_router, readiness_router, metrics_router),
+    *(models_router, upstreams_router, keys_router, readiness_router, metrics_router),
     *(conversations_router, papers_router, session_router),
 )
 

@@ -44,7 +44,7 @@ NEEDS: dict[Need, frozenset[str]] = {
     Need.SURVEY: frozenset(
         {
             *("/metrics", "/freehold/v1/catalogue", "/freehold/v1/disk"),
-            *("/freehold/v1/papers", "/freehold/v1/papers/"),
+            *("/freehold/v1/papers", "/freehold/v1/papers/", "/freehold/v1/upstreams"),
         }
     ),
 }

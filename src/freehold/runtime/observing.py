@@ -10,8 +10,6 @@ import collections
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from freehold.domain.events import TextDelta
-
 # Upper bounds of the buckets, in seconds. A wait for a first token may hold the loading of a model;
 # between tokens lie 5 ms (a small model on a GPU) and seconds (a large prompt is read meanwhile).
 WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0)
@@ -84,8 +82,7 @@ class Pace:
         self._told = told
         self._last: float | None = None
 
-    def hear(self, delta: TextDelta, now: float) -> None:
-        tokens = len(delta.tokens)
+    def hear(self, tokens: int, now: float) -> None:
         if not tokens:
             return
         if self._last is not None:
