@@ -57,6 +57,7 @@ def test_words_say_the_same(file: Path) -> None:
     assert resolve({"upstreams": (words,)}, environ={}, file=nothing).upstreams == from_file
     assert f"big={from_file['big']}" == words
     assert resolve(environ={"FREEHOLD_UPSTREAMS": "none"}, file=file).upstreams == {}
+    assert resolve({"upstreams": ("none",)}, environ={}, file=file).upstreams == {}
     two = resolve(environ={"FREEHOLD_UPSTREAMS": f"{words}; b=http://localhost:1"}, file=nothing)
     assert list(two.upstreams) == ["big", "b"]
 

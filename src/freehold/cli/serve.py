@@ -13,7 +13,7 @@ from freehold.cli.common import notice, settings_from
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.cli.setting_flags import given_flags, setting_flags
 from freehold.cli.upstream_words import require_usable, said_of
-from freehold.domain.errors import InvalidReference
+from freehold.domain.errors import InvalidReference, InvalidRequest
 from freehold.domain.hosts import is_loopback
 from freehold.domain.settings import Settings, resolve
 from freehold.process.confine import deny_network
@@ -46,6 +46,11 @@ def command(models: tuple[str, ...], lock_files: tuple[Path, ...]) -> None:
     flags = given_flags()
     settings = settings_from(**flags)
     require_usable(settings)
+    if lock_files and settings.upstreams:
+        raise InvalidRequest(
+            "What an upstream runs is in no lock, so with --locked it is not served.",
+            hint="Leave the upstreams out with: --upstream none",
+        )
     here = tuple(name for name in models if name not in settings.upstreams)
     served = _check(Library.open(settings), here)
     for upstream in settings.upstreams.values():

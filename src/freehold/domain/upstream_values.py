@@ -51,7 +51,7 @@ class Upstreams:
 
 def _tables(value: Any) -> Mapping[str, Any]:
     """From words to what the file would have."""
-    if value == NONE:
+    if value in (NONE, (NONE,), [NONE]):
         return {}
     if isinstance(value, str):
         value = value.split(";")

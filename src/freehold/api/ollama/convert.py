@@ -21,6 +21,11 @@ _FIELDS: Mapping[str, str] = {
     "reasoning": "think",
     "reasoning_effort": "think",
     "response_format": "format",
+    "top_k": "options.top_k",
+    "min_p": "options.min_p",
+    "typical_p": "options.typical_p",
+    "repetition_penalty": "options.repeat_penalty",
+    "penalty_window": "options.repeat_last_n",
 }
 _INABILITIES: Mapping[str, str] = {
     "reasoning": "does not support thinking",

@@ -302,10 +302,11 @@ async def _events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     async for piece in response.aiter_raw():
         total += len(piece)
         rest += piece
-        *lines, last = rest.split(b"\n")
-        if total > MAX_BYTES or len(last) > MAX_LINE or any(len(x) > MAX_LINE for x in lines):
+        if total > MAX_BYTES or len(rest) > MAX_LINE + len(piece):
             raise _TooLong
-        rest = last
+        if b"\n" not in piece:  # a line that comes in dribs is looked at once
+            continue
+        *lines, rest = rest.split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 yield bytes(line[5:].strip())

@@ -127,8 +127,7 @@ class UpstreamEngine:
         self._closed = True
         if self._checking is not None:
             self._checking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._checking
+            await asyncio.wait({self._checking})
         if self._client is not None:
             await self._client.close()
 
@@ -193,18 +192,15 @@ class UpstreamEngine:
 
     # Requests
 
-    async def generate(
-        self, request: MessagesRequest, *, began: float | None = None
-    ) -> AsyncGenerator[Part, None]:
-        """As `MessageEngine.generate`. ``began``: when the request arrived (monotonic seconds)."""
+    async def generate(self, request: MessagesRequest) -> AsyncGenerator[Part, None]:
         asked = request.chat
         body = encoded(body_of(self.upstream, asked))
         client, beginning, tokens = self._asked(), beginning_of(asked), expected_tokens(asked)
-        tries = _Tries()
+        began, tries = time.monotonic(), _Tries()
         while True:
             ticket = await self._placed(beginning, tokens, tries, asked.deadline)
             reader = Reader(
-                began=time.monotonic() if began is None else began,
+                began=began,
                 seed=asked.sampling.seed,
                 parallel_calls=asked.tool_choice.parallel,
             )
@@ -237,7 +233,7 @@ class UpstreamEngine:
         if not reader.complete:
             why = "its stream ends in the middle of an answer"
             raise misbehaved(self.upstream, ticket.url, why)
-        self._require_counts(reader)
+        self._note_uncounted(reader)
         yield reader.ended()
 
     async def _next(
@@ -256,7 +252,7 @@ class UpstreamEngine:
         finally:
             del self._unbegun[ticket.number]
 
-    def _require_counts(self, reader: Reader) -> None:
+    def _note_uncounted(self, reader: Reader) -> None:
         if not reader.counted and not self._uncounted:
             self._uncounted = True
             log.warning(

@@ -184,7 +184,7 @@ class Reader:
             parts += self._delta(choice)
             if choice.finish_reason is not None:
                 parts += self._finished(choice)
-        if parts and not self._begun:
+        if (parts or self.complete) and not self._begun:
             self._begun = True
             self.first_token = self._clock() - self._began
             used = self.usage
