@@ -49,7 +49,7 @@ GET /docs    GET /openapi.json    HEAD /openapi.json
 SURVEYING = """
 GET /metrics    GET /freehold/v1/catalogue    GET /freehold/v1/disk    GET /freehold/v1/papers
 GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom    GET /freehold/v1/plan
-GET /freehold/v1/tuning/result
+GET /freehold/v1/tuning/result    GET /freehold/v1/upstreams
 """
 MANAGING = """
 POST /api/pull    POST /api/copy    DELETE /api/delete

@@ -97,9 +97,11 @@ def serving(
     )
     assert process.stderr is not None
     try:
-        line = process.stderr.readline().decode()
-        match = re.search(r"Serving on (http://\S+)", line)
-        assert match is not None, line + process.stderr.read().decode()
+        said, match = "", None
+        while match is None and (line := process.stderr.readline().decode()):
+            said += line
+            match = re.search(r"Serving on (http://\S+)", line)
+        assert match is not None, said
         yield Server(process, match[1])
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -90,9 +90,12 @@ def gateway(
 ) -> Iterator[Gateway]:
     """Run a gateway over ``served``. With ``script`` its engines follow that, else llama.cpp.
 
-    ``silence``: after so many seconds of it, streams say that they are alive.
+    ``silence``: after so many seconds of it, streams say that they are alive. Among ``flags``,
+    ``variables`` are its environment.
     """
-    settings = resolve({"home": str(home), "port": 0, **flags}, environ={})
+    variables = flags.pop("variables", {})
+    assert isinstance(variables, dict)
+    settings = resolve({"home": str(home), "port": 0, **flags}, environ=variables)
     engines: list[ScriptedEngine] = []
 
     def scripted(config: EngineConfig) -> ScriptedEngine:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from freehold.domain.errors import InvalidReference, SourceUnavailable, UnsupportedFile
-from freehold.weights.addresses import is_loopback
+from freehold.domain.hosts import is_loopback
 from freehold.weights.naming import is_path
 from freehold.weights.sources import http
 from freehold.weights.sources.base import RemoteFile

@@ -16,7 +16,6 @@ from freehold.api.draining import Draining
 from freehold.api.metrics import Told, registry
 from freehold.api.recording import dialect_of, id_of
 from freehold.domain.errors import ServerStopping
-from freehold.domain.events import TextDelta
 from freehold.engines.llamacpp.messages import Inspected, Share
 from freehold.runtime.admission import Queue
 from freehold.runtime.engine_figures import EngineFigures
@@ -70,9 +69,9 @@ def test_who_waits_and_who_left_is_told() -> None:
 def test_tokens_that_came_together_share_the_time_since_the_last_frame() -> None:
     histogram = Histogram(GAPS)
     pace = Pace(histogram)
-    pace.hear(TextDelta("a", (1,)), 10.0)
-    pace.hear(TextDelta("", ()), 10.5)  # text that was held back: no token
-    pace.hear(TextDelta("bcde", (2, 3, 4, 5)), 11.0)
+    pace.hear(1, 10.0)
+    pace.hear(0, 10.5)  # text that was held back: no token
+    pace.hear(4, 11.0)
     assert sum(histogram.counts) == 4
     assert histogram.total == pytest.approx(1.0)
     assert histogram.counts[GAPS.index(0.3)] == 4  # 0.25 s each

@@ -18,6 +18,7 @@ from freehold.api.admin.activity_routes import router as activity_router
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
 from freehold.api.admin.tuning_routes import router as tuning_router
+from freehold.api.admin.upstreams_routes import router as upstreams_router
 from freehold.api.anthropic import convert as anthropic
 from freehold.api.anthropic.routes import PREFIX as ANTHROPIC_PREFIX
 from freehold.api.anthropic.routes import router as anthropic_router
@@ -57,8 +58,8 @@ _ROUTERS = (
     *(openai_router, openai_completions_router, openai_embeddings_router),
     *(plain_router, anthropic_router),
     *(ollama_router, ollama_models_router, ollama_embed_router),
-    *(models_router, keys_router, activity_router, readiness_router, metrics_router),
-    tuning_router,
+    *(models_router, upstreams_router, keys_router, activity_router),
+    *(readiness_router, metrics_router, tuning_router),
     *(conversations_router, papers_router, plan_router, session_router),
 )
 

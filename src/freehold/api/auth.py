@@ -49,7 +49,7 @@ NEEDS: dict[Need, frozenset[str]] = {
         {
             *("/metrics", "/freehold/v1/catalogue", "/freehold/v1/disk"),
             *("/freehold/v1/papers", "/freehold/v1/papers/", "/freehold/v1/plan"),
-            "/freehold/v1/tuning/result",
+            *("/freehold/v1/tuning/result", "/freehold/v1/upstreams"),
         }
     ),
 }

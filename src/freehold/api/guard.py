@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from freehold.api.auth import Need, allows, need_of, shown
 from freehold.api.problem import Problem
 from freehold.api.web.sessions import Sessions
+from freehold.domain.hosts import is_loopback
 from freehold.runtime.access.caller import NOBODY, OWNER, Caller, calling
 from freehold.runtime.access.keyring import Keyring
 from freehold.runtime.logs import current_request
-from freehold.weights.addresses import is_loopback
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _PREFLIGHT_SECONDS = 600

@@ -24,6 +24,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from freehold.api.routing import runtime_of
+from freehold.domain.upstreams import host_of
+from freehold.engines.upstream.engine import UpstreamFigures
+from freehold.engines.upstream.replicas import Health
 from freehold.runtime.admission import Queue
 from freehold.runtime.engine_figures import EngineFigures, figures_of, own_resident_bytes
 from freehold.runtime.observing import Histogram, Meters, ModelTally
@@ -42,7 +45,8 @@ async def metrics(request: Request) -> Response:
     queues = tuple(
         replace(queue, model=known.shown(queue.model)) for queue in runtime.admission.queues()
     )
-    told = Told(runtime.meters, engines, queues, runtime.manager.unloads)
+    upstreams = runtime.manager.upstreams.figures()
+    told = Told(runtime.meters, engines, queues, runtime.manager.unloads, upstreams)
     return Response(encode(registry(told)), media_type=media_type)
 
 
@@ -63,12 +67,15 @@ class Told(Collector):
     engines: tuple[EngineFigures, ...]
     queues: tuple[Queue, ...]
     unloads: Mapping[Why, int]
+    upstreams: tuple[UpstreamFigures, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
         yield from _gateway(self.meters)
         yield from _room(self.queues, self.unloads)
         yield from _answers(self.meters.models)
         yield from _engines(self.engines)
+        if self.upstreams:
+            yield from _upstreams(self.upstreams)
 
 
 def _gateway(meters: Meters) -> Iterator[Metric]:
@@ -214,6 +221,41 @@ def _engines(engines: tuple[EngineFigures, ...]) -> Iterator[Metric]:
                 value = getattr(getattr(each.inspected, kind), name)
                 share.add_metric([each.model, each.engine, kind], value)
         yield share
+
+
+_REPLICAS = (
+    ("requests", "Requests under way at a replica of an upstream."),
+    ("tokens", "Tokens outstanding there, prompts and answers, as expected beforehand."),
+)
+
+
+def _upstreams(upstreams: tuple[UpstreamFigures, ...]) -> Iterator[Metric]:
+    labels = ["model", "replica"]
+    told = [(each.name, replica) for each in upstreams for replica in each.replicas]
+    healthy = GaugeMetricFamily(
+        "freehold_upstream_healthy", "1: it gets requests. 0: it was ejected.", labels=labels
+    )
+    for model, replica in told:
+        well = replica.health is not Health.EJECTED
+        healthy.add_metric([model, host_of(replica.url)], float(well))
+    yield healthy
+    for name, help_text in _REPLICAS:
+        gauge = GaugeMetricFamily(f"freehold_upstream_{name}", help_text, labels=labels)
+        for model, replica in told:
+            gauge.add_metric([model, host_of(replica.url)], getattr(replica, name))
+        yield gauge
+    ejections = CounterMetricFamily(
+        "freehold_upstream_ejections", "Times a replica was ejected.", labels=labels
+    )
+    for model, replica in told:
+        ejections.add_metric([model, host_of(replica.url)], replica.ejections)
+    yield ejections
+    retries = CounterMetricFamily(
+        "freehold_upstream_retries", "Requests that another replica was asked.", labels=["model"]
+    )
+    for each in upstreams:
+        retries.add_metric([each.name], each.retries)
+    yield retries
 
 
 def _gauge(name: str, help_text: str, values: list[tuple[EngineFigures, float]]) -> Metric:

@@ -46,6 +46,7 @@ _STATUS: dict[type[FreeholdError], int] = {
     errors.EngineError: 500,
     errors.LoadFailed: 503,
     errors.EngineCrashed: 503,
+    errors.UpstreamFailed: 503,
     errors.FreeholdError: 500,
 }
 _WORTH_RETRYING = (errors.DeadlineExceeded, errors.EngineCrashed, errors.ServerStopping)
@@ -70,7 +71,7 @@ def problem_of(error: FreeholdError) -> Problem:
 
 
 def _retry_after(error: FreeholdError) -> int | None:
-    if isinstance(error, errors.Limited):
+    if isinstance(error, errors.Limited | errors.UpstreamUnavailable):
         return error.retry_after
     return RETRY_AFTER_SECONDS if isinstance(error, _WORTH_RETRYING) else None
 

@@ -26,13 +26,13 @@ from freehold.api.reloading import Reload
 from freehold.api.stream import SILENCE_SECONDS
 from freehold.api.web.sessions import Sessions
 from freehold.domain.errors import FreeholdError, InvalidSetting, PortInUse
+from freehold.domain.hosts import is_loopback
 from freehold.domain.settings import Settings
 from freehold.process.notify import Notifier
 from freehold.runtime import server as announcement
 from freehold.runtime.access.key_file import any_holds
 from freehold.runtime.server import ServerAddress
 from freehold.runtime.wiring import Runtime
-from freehold.weights.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +198,7 @@ async def serve(
     loading = asyncio.create_task(preloading, name="preload")
     alive = asyncio.create_task(notifier.signs_of_life(), name="signs of life")
     announcement.announce(settings.home, address)
+    runtime.manager.upstreams.start()
     say(
         f"Serving on {address.url} (for OpenAI's clients: {address.url}/v1; "
         f"the API: {address.url}/docs). Ctrl-C stops."

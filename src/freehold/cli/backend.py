@@ -39,6 +39,9 @@ from freehold.domain.errors import (
     TokenRateExceeded,
     TooManyAtOnce,
     Unavailable,
+    UpstreamFailed,
+    UpstreamLimited,
+    UpstreamUnavailable,
 )
 from freehold.domain.events import Timings
 from freehold.domain.settings import Settings
@@ -178,10 +181,13 @@ def refusal(body: dict[str, Any]) -> FreeholdError:
             LoadFailed,
             LicenceRefused,
             DeadlineExceeded,
+            UpstreamUnavailable,
+            UpstreamFailed,
             Unavailable,
         )
     }
-    limits = (QueueFull, TooManyAtOnce, TokenRateExceeded)  # their wait is in a header, not here
+    # Their wait is in a header, not here.
+    limits = (QueueFull, TooManyAtOnce, TokenRateExceeded, UpstreamLimited)
     kinds |= {kind.code: Unavailable for kind in limits}
     return kinds.get(str(details.get("code")), EngineError)(message)
 

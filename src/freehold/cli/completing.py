@@ -15,10 +15,11 @@ def MODEL(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
     from freehold.weights.library import Library
 
     try:
-        library = Library.open(resolve())
+        settings = resolve()
+        library = Library.open(settings)
     except FreeholdError:
         return []
-    names = {manifest.reference for manifest in library.registry.all()}
+    names = {*settings.upstreams, *(manifest.reference for manifest in library.registry.all())}
     names |= {model.reference for model in library.catalog.models if model.fetchable}
     return sorted(name for name in names if name.startswith(incomplete))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from freehold.domain.settings import (
     resolve,
     shown,
 )
+from freehold.domain.upstream_values import Upstreams
 
 _HIDDEN = "(set)"
 
@@ -58,6 +60,8 @@ def _print(settings: Settings) -> None:
     print_table(("SETTING", "VALUE", "FROM"), rows)
     file = configuration_file()
     notice(f"The file is {file}{'' if file.exists() else ', which does not exist'}.")
+    for upstream in settings.upstreams.values():
+        notice(f"The upstream {upstream.name} is asked at {upstream.destination}.")
 
 
 def _text(settings: Settings, setting: Setting) -> str:
@@ -73,6 +77,8 @@ def _told(settings: Settings, setting: Setting) -> dict[str, Any]:
         value = None if value is None else _HIDDEN
     elif isinstance(value, Path | float):
         value = shown(value)
+    elif isinstance(value, Mapping):
+        value = {name: str(each) for name, each in value.items()}
     return {
         "value": value,
         "from": settings.origins[setting.name],
@@ -91,12 +97,21 @@ def example_file() -> str:
         for setting in (setting for setting in SETTINGS if setting.group is group):
             if isinstance(setting.form, Pairs):
                 tables += ["", *_comment(setting), f"# [{setting.name}]", *_PAIRS]
+            elif isinstance(setting.form, Upstreams):
+                tables += ["", *_comment(setting), f"# [{setting.name}.big]", *_UPSTREAM]
             else:
                 lines += ["", *_comment(setting), f"# {setting.name} = {_example(setting)}"]
     return "\n".join([*lines, *tables]) + "\n"
 
 
 _PAIRS = ('# "gpt-4o" = "qwen2.5-coder:0.5b"',)
+_UPSTREAM = (
+    '# urls = ["https://gpu1.example.org/v1", "https://gpu2.example.org/v1"]',
+    '# model = "Qwen/Qwen3-8B"',
+    '# kind = "vllm"',
+    '# key_variable = "BIG_KEY"',
+    "# context = 32768",
+)
 
 
 def _comment(setting: Setting) -> list[str]:

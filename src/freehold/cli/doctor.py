@@ -17,10 +17,14 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, settings_from, size
 from freehold.cli.completing import LOCAL_MODEL
+from freehold.cli.upstream_words import key_words
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, OfflineRefused
 from freehold.domain.settings import Settings, environment
+from freehold.domain.upstreams import Upstream, host_of
 from freehold.engines.llamacpp.build import Build, installed, rebuild_command
+from freehold.engines.upstream.client import Checked
+from freehold.engines.upstream.replicas import Sign
 from freehold.machine.compiler import find_compiler
 from freehold.machine.probe import probe
 from freehold.process.child import child_environment, describe_exit
@@ -33,6 +37,7 @@ from freehold.weights.store import Store
 
 # Imported by the trial before it confines itself, as the children do.
 _CHILDREN = ("freehold.engines.llamacpp.worker", "freehold.text.child")
+_LEFT_OUT = "A server with them checks on them, and sends them what is asked of them."
 _NOBODY = "192.0.2.1"  # an address of documentation, nobody's
 
 
@@ -51,15 +56,22 @@ class Finding:
 @click.option(
     "--egress", is_flag=True, help="Run MODEL (or a tiny one) and list every connection attempted."
 )
+@click.option("--upstreams", is_flag=True, help="Ask the upstreams how they are, too.")
 @JSON_OPTION
-def command(model: str | None, egress: bool, as_json: bool) -> int:
+def command(model: str | None, egress: bool, upstreams: bool, as_json: bool) -> int:
     """Check this machine and this installation; exit status 1 if something is wrong."""
     settings = settings_from()
     if egress:
         return _egress(settings, model, as_json)
     if model is not None:
         raise click.UsageError("MODEL goes with --egress.")
-    findings = [*_machine(settings), *_native(settings), *_store(settings), *_network(settings)]
+    findings = [
+        *_machine(settings),
+        *_native(settings),
+        *_store(settings),
+        *_network(settings),
+        *_upstreams(settings, ask=upstreams),
+    ]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -99,6 +111,10 @@ def _egress(settings: Settings, model: str | None, as_json: bool) -> int:
     ]
     if not report.left:
         findings.append(Finding("Beyond it", "nothing was attempted"))
+    if settings.upstreams:
+        findings.append(
+            Finding("Left out", f"the upstreams: {', '.join(settings.upstreams)}", hint=_LEFT_OUT)
+        )
     _print(findings)
     return _status(findings)
 
@@ -234,6 +250,57 @@ def _network(settings: Settings) -> list[Finding]:
         Finding("Server", ", ".join(server.url for server in servers) or "none running"),
         Finding("Hub", settings.hub_endpoint or "huggingface.co, asked only by pull"),
     ]
+
+
+def _upstreams(settings: Settings, *, ask: bool) -> list[Finding]:
+    """Where what is asked of them goes. They are asked themselves only on demand."""
+    if not settings.upstreams:
+        return [Finding("Upstreams", "none: no model of another server can be asked")]
+    found = [
+        Finding(
+            f"Upstream {name}",
+            f"{each.destination}; key: {key_words(each)}",
+            ok=not each.lacks_key,
+        )
+        for name, each in settings.upstreams.items()
+    ]
+    if not ask:
+        return found
+    return [*found, *asyncio.run(_asked(settings))]
+
+
+async def _asked(settings: Settings) -> list[Finding]:
+    from freehold.runtime.upstreams import Upstreams
+
+    upstreams = Upstreams(settings.upstreams, offline=settings.offline)
+    found: list[Finding] = []
+    try:
+        for name in settings.upstreams:
+            try:
+                engine = upstreams.engine(name)
+            except OfflineRefused as error:
+                found.append(Finding(f"Upstream {name}", error.message, ok=False))
+                continue
+            assert engine is not None
+            for url, checked in (await engine.check()).items():
+                found.append(_replica(engine.upstream, url, checked))
+    finally:
+        await upstreams.close()
+    return found
+
+
+def _replica(upstream: Upstream, url: str, checked: Checked) -> Finding:
+    name = f"Replica {host_of(url)}"
+    if checked.sign is not Sign.WELL:
+        return Finding(name, checked.why, ok=False)
+    if checked.models and upstream.model not in checked.models:
+        return Finding(
+            name,
+            f"well, and does not list {upstream.model}",
+            ok=False,
+            hint=f"It lists: {', '.join(sorted(checked.models)[:8])}.",
+        )
+    return Finding(name, "well")
 
 
 def _gateway(settings: Settings) -> Finding:

@@ -112,8 +112,9 @@ async def _server(watch: Observation, model: str) -> AsyncIterator[str]:
         pass_fds=watch.descriptors,
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        # An attempt that is refused before it is made could not be observed.
-        env={**environment(), "FREEHOLD_OFFLINE": "0"},
+        # An attempt that is refused before it is made could not be observed. What is sent to an
+        # upstream leaves because somebody said so; this is about everything else.
+        env={**environment(), "FREEHOLD_OFFLINE": "0", "FREEHOLD_UPSTREAMS": "none"},
     )
     watch.started()
     assert process.stderr is not None

@@ -6,6 +6,7 @@ import click
 
 from freehold.cli.common import JSON_OPTION, notice, print_json, print_table, settings_from, size
 from freehold.cli.pull import as_data
+from freehold.cli.upstream_words import facts
 from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Verdict
 from freehold.weights.catalog import CatalogModel
@@ -16,18 +17,21 @@ from freehold.weights.library import Library
 @click.option("--available", is_flag=True, help="Every model known by name, here or not.")
 @JSON_OPTION
 def command(available: bool, as_json: bool) -> None:
-    """List the models on this machine."""
-    library = Library.open(settings_from())
+    """List the models on this machine, and the upstreams that can be asked from it."""
+    settings = settings_from()
+    library = Library.open(settings)
     if available:
         _list_available(library, as_json)
         return
     manifests = library.registry.all()
+    upstreams = tuple(settings.upstreams.values())
     verdicts = Dossiers.open(library).verdicts(manifests)
     if as_json:
         pairs = zip(manifests, verdicts, strict=True)
-        print_json([{**as_data(m), "licence": _short(verdict)} for m, verdict in pairs])
+        here = [{**as_data(m), "licence": _short(verdict)} for m, verdict in pairs]
+        print_json([*here, *({"reference": u.name, "upstream": facts(u)} for u in upstreams)])
         return
-    if not manifests:
+    if not manifests and not upstreams:
         notice(
             "No models yet. `freehold pull qwen2.5-coder:0.5b` fetches a small one; "
             "`freehold list --available` shows more."
@@ -36,11 +40,14 @@ def command(available: bool, as_json: bool) -> None:
     print_table(
         ("NAME", "SIZE", "LICENCE", "RUN", "SERVE", "FETCHED", "FROM"),
         (
-            (
-                *(m.reference, size(m.size), v.concluded or "unknown"),
-                *(v.run.outcome, v.serve.outcome, m.fetched_at[:10], m.origin),
-            )
-            for m, v in zip(manifests, verdicts, strict=True)
+            *(
+                (
+                    *(m.reference, size(m.size), v.concluded or "unknown"),
+                    *(v.run.outcome, v.serve.outcome, m.fetched_at[:10], m.origin),
+                )
+                for m, v in zip(manifests, verdicts, strict=True)
+            ),
+            *((u.name, "", "", "", "", "", f"upstream: {', '.join(u.urls)}") for u in upstreams),
         ),
     )
 

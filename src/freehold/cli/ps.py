@@ -14,17 +14,28 @@ from freehold.domain.durations import spelled
 @click.command("ps")
 @JSON_OPTION
 def command(as_json: bool) -> None:
-    """List the models in the memory of running servers.
+    """List the models in the memory of running servers, and how their upstreams are.
 
     MEASURED is the most that a model's process has taken; EXPECTED is what it was loaded for.
     """
     from freehold.cli.servers import running
 
     with running(settings_from()) as servers:
-        answers = {server.url: server.get("/freehold/v1/models/loaded") for server in servers}
+        answers = {
+            server.url: {
+                **server.get("/freehold/v1/models/loaded"),
+                **server.get("/freehold/v1/upstreams"),
+            }
+            for server in servers
+        }
     if as_json:
         print_json([{"server": url, **answer} for url, answer in answers.items()])
         return
+    _print_models(answers)
+    _print_upstreams(answers)
+
+
+def _print_models(answers: dict[str, dict[str, Any]]) -> None:
     rows = [(url, model) for url, answer in answers.items() for model in answer["models"]]
     if not rows:
         notice("No model is in memory. `freehold load NAME` loads one; so does the first request.")
@@ -36,6 +47,30 @@ def command(as_json: bool) -> None:
         + (("SERVER",) if several else ()),
         ((*_row(model, now), *((url,) if several else ())) for url, model in rows),
     )
+
+
+def _print_upstreams(answers: dict[str, dict[str, Any]]) -> None:
+    several = len(answers) > 1
+    rows = [
+        (
+            *(model["model"], replica["host"], _health(model, replica)),
+            *(str(replica["requests"]), str(replica["tokens"]), str(replica["ejections"])),
+            *((url,) if several else ()),
+        )
+        for url, answer in answers.items()
+        for model in answer["upstreams"]
+        for replica in model["replicas"]
+    ]
+    if rows:
+        print_table(
+            ("UPSTREAM", "REPLICA", "STATE", "REQUESTS", "TOKENS", "EJECTIONS")
+            + (("SERVER",) if several else ()),
+            rows,
+        )
+
+
+def _health(model: dict[str, Any], replica: dict[str, Any]) -> str:
+    return str(replica["state"]) if model["usable"] else "cannot be used"
 
 
 def _row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:

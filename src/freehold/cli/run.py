@@ -25,11 +25,13 @@ from freehold.cli.completing import MODEL
 from freehold.cli.conversation import Conversation
 from freehold.cli.output import Screen, figures, tokens_per_second, why_cut
 from freehold.cli.pull import announce, summary
+from freehold.cli.upstream_words import require_key, said_of
 from freehold.domain.answers import Ended, EndReason
 from freehold.domain.chat import Message, Role
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Sampling
 from freehold.domain.settings import Settings
+from freehold.domain.upstreams import Upstream
 from freehold.process.confine import deny_network
 from freehold.runtime.wiring import open_runtime
 from freehold.trust.acquire import acquire
@@ -122,6 +124,11 @@ async def _run(settings: Settings, options: Options, text: str | None, as_json: 
 @contextlib.asynccontextmanager
 async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[Backend, str]]:
     """A running server if it serves the model, else a runtime of our own."""
+    name = settings.aliases.get(options.model, options.model)
+    if (upstream := settings.upstreams.get(name)) is not None:
+        async with _elsewhere(settings, upstream) as backend:
+            yield backend, name
+        return
     library = await asyncio.to_thread(Library.open, settings)
     reference = library.reference(options.model)
     if isinstance(reference, PathReference):  # the server may run in another folder
@@ -155,6 +162,17 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await warming
+
+
+@contextlib.asynccontextmanager
+async def _elsewhere(settings: Settings, upstream: Upstream) -> AsyncIterator[Backend]:
+    """An upstream is asked from here, also where a server runs."""
+    require_key(upstream)
+    if settings.origins["context"].startswith("flag"):
+        raise InvalidRequest(f"{upstream.name} is an upstream, and --context is not ours to set.")
+    notice(said_of(upstream, offline=settings.offline))
+    async with open_runtime(settings, notice=notice) as runtime:
+        yield LocalBackend(runtime)
 
 
 def _fetch(library: Library, reference: str) -> None:

@@ -12,14 +12,15 @@ import click
 from freehold.cli.common import notice, settings_from
 from freehold.cli.completing import LOCAL_MODEL
 from freehold.cli.setting_flags import given_flags, setting_flags
-from freehold.domain.errors import InvalidReference
+from freehold.cli.upstream_words import require_usable, said_of
+from freehold.domain.errors import InvalidReference, InvalidRequest
+from freehold.domain.hosts import is_loopback
 from freehold.domain.settings import Settings, resolve
 from freehold.process.confine import deny_network
 from freehold.trust import lock as locking
 from freehold.trust.egress import refuse_egress
 from freehold.trust.lock import Lock
 from freehold.trust.verdict import Use
-from freehold.weights.addresses import is_loopback
 from freehold.weights.files import require_file
 from freehold.weights.gguf import read_header
 from freehold.weights.library import Library
@@ -39,11 +40,21 @@ from freehold.weights.reference import PathReference
 def command(models: tuple[str, ...], lock_files: tuple[Path, ...]) -> None:
     """Serve every model in the store, and the files named here, over HTTP.
 
-    MODELS are loaded at once; others are loaded when they are first asked for.
+    MODELS are loaded at once; others are loaded when they are first asked for. Upstreams are
+    asked, not loaded.
     """
     flags = given_flags()
     settings = settings_from(**flags)
-    served = _check(Library.open(settings), models)
+    require_usable(settings)
+    if lock_files and settings.upstreams:
+        raise InvalidRequest(
+            "What an upstream runs is in no lock, so with --locked it is not served.",
+            hint="Leave the upstreams out with: --upstream none",
+        )
+    here = tuple(name for name in models if name not in settings.upstreams)
+    served = _check(Library.open(settings), here)
+    for upstream in settings.upstreams.values():
+        notice(said_of(upstream, sealed=settings.offline))
     if settings.offline:
         refuse_egress()
     locks = tuple(map(locking.read, lock_files))
@@ -53,7 +64,7 @@ def command(models: tuple[str, ...], lock_files: tuple[Path, ...]) -> None:
     sock = bind(settings)
     if settings.offline:
         deny_network()  # the one socket a server needs is there
-    asyncio.run(_serve(settings, sock, models, served, locks, lambda: resolve(flags)))
+    asyncio.run(_serve(settings, sock, here, served, locks, lambda: resolve(flags)))
     notice("Stopped.")
 
 
@@ -90,6 +101,11 @@ async def _serve(
     # Whoever can reach only this machine is its owner; anybody else is served.
     use = Use.RUN if is_loopback(settings.host) else Use.SERVE
     async with open_runtime(
-        settings, notice=notice, served_paths=served, use=use, locks=locks
+        settings,
+        notice=notice,
+        served_paths=served,
+        use=use,
+        locks=locks,
+        sealed=settings.offline,
     ) as runtime:
         await serve(runtime, sock, preload=models, say=notice, reread=reread)

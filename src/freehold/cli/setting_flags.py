@@ -10,6 +10,7 @@ import click
 from freehold.domain.setting_table import SETTINGS, Setting
 from freehold.domain.setting_values import Names, Origins, Pairs, Switch
 from freehold.domain.settings import default_of
+from freehold.domain.upstream_values import Upstreams
 
 _META = "freehold.settings"
 
@@ -40,7 +41,7 @@ def _option(setting: Setting, flag: str) -> Callable[[F], F]:
         f"{flag}/--no-{flag.removeprefix('--')}" if switch else flag,
         setting.name,
         default=None,
-        multiple=isinstance(setting.form, Pairs | Origins | Names),
+        multiple=isinstance(setting.form, Pairs | Origins | Names | Upstreams),
         expose_value=False,
         callback=_keep,
         help=told,

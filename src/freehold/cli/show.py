@@ -11,9 +11,11 @@ import msgspec
 from freehold.cli.common import JSON_OPTION, notice, print_json, progress, settings_from, size
 from freehold.cli.completing import MODEL
 from freehold.cli.pull import announce, summary, template_lines
+from freehold.cli.upstream_words import facts, lines
 from freehold.domain.chat import Conversation, Message, Role
-from freehold.domain.errors import ModelNotPulled
+from freehold.domain.errors import InvalidRequest, ModelNotPulled
 from freehold.domain.settings import Settings
+from freehold.domain.upstreams import Upstream
 from freehold.machine.profile import Profile
 from freehold.runtime.profiles import Here, Profiles
 from freehold.text.client import Prompt, TextService
@@ -41,8 +43,16 @@ def command(
     template_diff: str | None,
     as_json: bool,
 ) -> None:
-    """Show what is known of REFERENCE: files, digests, origin, header, licence."""
+    """Show what is known of REFERENCE: files, digests, origin, header, licence; of an upstream,
+    where it is asked.
+    """
     settings = settings_from()
+    upstream = settings.upstreams.get(settings.aliases.get(reference, reference))
+    if upstream is not None:
+        _show_upstream(
+            upstream, as_json, asks=prompt is not None or template or bool(template_diff)
+        )
+        return
     library = Library.open(settings)
     try:
         model = library.local(reference, progress=progress())
@@ -61,6 +71,22 @@ def command(
     else:
         announce(library, reference)
         _show_model(library, model, as_json, settings)
+
+
+def _show_upstream(upstream: Upstream, as_json: bool, *, asks: bool) -> None:
+    """``asks``: for the prompt or the template."""
+    if asks:
+        raise InvalidRequest(
+            f"{upstream.name} is an upstream and keeps its own template: what it makes of messages "
+            "cannot be shown here."
+        )
+    if as_json:
+        print_json(facts(upstream))
+        return
+    told = lines(upstream)
+    width = max(len(name) for name, _ in told)
+    for name, value in told:
+        click.echo(f"{name.ljust(width)}  {value}")
 
 
 def _show_prompt(model: LocalModel, text: str, system: str | None, as_json: bool) -> None:

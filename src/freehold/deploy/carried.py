@@ -27,7 +27,7 @@ from freehold.deploy.order import (
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.setting_table import KNOWN, SETTINGS
 from freehold.domain.settings import Settings
-from freehold.weights.addresses import is_loopback
+from freehold.domain.addresses import is_loopback
 
 SECRETS_EXAMPLE = "secrets.env.example"
 API_KEY = KNOWN["api_key"].variable

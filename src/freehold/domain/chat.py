@@ -115,6 +115,16 @@ class ChatRequest:
 
 
 @dataclass(frozen=True)
+class MessagesRequest:
+    """What an engine is asked that keeps its own template: one answer to ``chat``, whose
+    ``answers`` and ``keep_alive`` are not its business.
+    """
+
+    request_id: str
+    chat: ChatRequest
+
+
+@dataclass(frozen=True)
 class CompletionRequest:
     """Text to go on with, as it is: no template. Fields as in `ChatRequest`.
 

@@ -36,13 +36,16 @@
     │   ├── DeadlineExceeded
     │   ├── EngineNotInstalled   an engine that is installed by itself is not here
     │   ├── EngineInstallFailed  and could not be installed
+    │   ├── UpstreamUnavailable  no replica of an upstream can be asked now
     │   └── Limited              too much at once (it says how long to wait)
     │       ├── QueueFull
     │       ├── TooManyAtOnce
-    │       └── TokenRateExceeded
+    │       ├── TokenRateExceeded
+    │       └── UpstreamLimited  an upstream says so
     └── EngineError              the native side failed
         ├── LoadFailed
         ├── EngineCrashed
+        ├── UpstreamFailed       an upstream broke off, or made no sense
         ├── PoisonRequest        this request was in flight in two crashes
         └── TextChildFailed
 
@@ -307,6 +310,18 @@ class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
 
 
+class UpstreamUnavailable(Unavailable):
+    """Nobody there answers, or not to us. ``retry_after``: in so many seconds it may."""
+
+    code = "upstream_unavailable"
+
+    def __init__(
+        self, message: str, *, retry_after: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class Limited(Unavailable):
     """Too much at once. It is worth another try in ``retry_after`` seconds."""
 
@@ -335,6 +350,12 @@ class TokenRateExceeded(Limited):
     code = "rate_limit_exceeded"
 
 
+class UpstreamLimited(Limited):
+    """An upstream answers no more of our requests now."""
+
+    code = "upstream_limited"
+
+
 class EngineError(FreeholdError):
     code = "engine_error"
 
@@ -345,6 +366,12 @@ class LoadFailed(EngineError):
 
 class EngineCrashed(EngineError):
     code = "engine_crashed"
+
+
+class UpstreamFailed(EngineError):
+    """An upstream broke off, made no sense, or has a fault of its own."""
+
+    code = "upstream_failed"
 
 
 class PoisonRequest(EngineError):

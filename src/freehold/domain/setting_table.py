@@ -22,6 +22,7 @@ from freehold.domain.setting_values import (
     Switch,
     Text,
 )
+from freehold.domain.upstream_values import Upstreams
 
 
 class Group(enum.StrEnum):
@@ -363,6 +364,18 @@ SETTINGS: tuple[Setting, ...] = (
         "Models that are loaded when the server starts, and never leave for others or for their "
         "age: a list in the file, commas between several elsewhere.",
         default="none",
+    ),
+    Setting(
+        "upstreams",
+        "FREEHOLD_UPSTREAMS",
+        Upstreams(),
+        Group.MODELS,
+        "Models of other servers, asked through OpenAI's API ([upstreams](upstream.md)). What is "
+        "asked of one leaves this machine, unless the server runs on it. Tables in the file; "
+        "`big=https://host/v1 model=NAME` elsewhere, semicolons between several, and `none` for "
+        "none. None, because nothing leaves this machine unless somebody says so.",
+        default="none",
+        flag="--upstream",
     ),
     Setting(
         "hub_endpoint",

@@ -18,6 +18,15 @@ from freehold.domain.durations import seconds
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
+class PartError(ValueError):
+    """A part of a value is wrong: ``path`` leads to it. ``value`` is quoted, unless it is None."""
+
+    def __init__(self, message: str, path: tuple[str, ...], value: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.value = value
+
+
 class Form(Protocol):
     """What a value may be."""
 

@@ -21,7 +21,9 @@ import platformdirs
 from freehold.domain.durations import spelled
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.setting_table import KNOWN, SETTINGS, Group, Setting
+from freehold.domain.setting_values import PartError
 from freehold.domain.toml_lines import line_of
+from freehold.domain.upstreams import Upstream
 
 DEFAULT_PORT = 7333
 DEFAULT_CONTEXT = 8192
@@ -58,6 +60,7 @@ class Settings:
     ``memory_budget`` MiB are for all models together, None: what the machine can spare;
     ``keep_alive`` is how many seconds an unused model stays, infinity for ever; those named in
     ``pin`` are loaded at the start and stay.
+    ``upstreams`` are models of other servers, with the keys that their variables hold.
     ``conversations`` of the page are kept on disk; False: in memory, until the server ends.
     ``origins`` says where each value came from: ``flag``, a variable, a file, ``default``.
     """
@@ -99,6 +102,7 @@ class Settings:
     memory_budget: int | None = None
     keep_alive: float = DEFAULT_KEEP_ALIVE
     pin: tuple[str, ...] = ()
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -133,8 +137,9 @@ class _File:
     text: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
-    def where(self, name: str) -> str:
-        line = line_of(self.text, name)
+    def where(self, name: str, *inner: str) -> str:
+        """The line of a setting, or of what ``inner`` leads to in its table."""
+        line = line_of(self.text, name, *inner) or line_of(self.text, name)
         return f"{self.path}, line {line}" if line else str(self.path)
 
 
@@ -209,12 +214,44 @@ def resolve(
         try:
             values[name] = setting.form(raw)
         except ValueError as error:
-            shown_raw = "its value" if setting.secret else repr(raw)
-            if origin.startswith("file "):
-                origin = f"file {stored.where(name)}"
-            raise InvalidSetting(f"{name} {error}, but {shown_raw} came from {origin}.") from None
+            raise _invalid(setting, raw, origin, stored, error) from None
         origins[name] = origin
+    if "upstreams" in values:
+        values["upstreams"] = _with_keys(values["upstreams"], variables)
+        _require_own_names(values["upstreams"], values.get("aliases", {}), origins)
     return Settings(**values, origins=origins)
+
+
+def _invalid(
+    setting: Setting, raw: Any, origin: str, stored: _File, error: ValueError
+) -> InvalidSetting:
+    inner: tuple[str, ...] = ()
+    if isinstance(error, PartError):
+        inner, raw = error.path, error.value
+    shown_raw = "its value" if setting.secret or (inner and raw is None) else repr(raw)
+    if origin.startswith("file "):
+        origin = f"file {stored.where(setting.name, *inner)}"
+    name = ".".join((setting.name, *inner))
+    return InvalidSetting(f"{name} {error}, but {shown_raw} came from {origin}.")
+
+
+def _with_keys(
+    upstreams: Mapping[str, Upstream], variables: Mapping[str, str]
+) -> Mapping[str, Upstream]:
+    return {
+        name: dataclasses.replace(each, key=variables.get(each.key_variable or "") or None)
+        for name, each in upstreams.items()
+    }
+
+
+def _require_own_names(
+    upstreams: Mapping[str, Upstream], aliases: Mapping[str, str], origins: Mapping[str, str]
+) -> None:
+    for name in sorted(set(upstreams) & set(aliases)):
+        raise InvalidSetting(
+            f"{name} is an upstream ({origins['upstreams']}) and an alias ({origins['aliases']}).",
+            hint="Give one of them another name.",
+        )
 
 
 def _flag(setting: Setting) -> str:

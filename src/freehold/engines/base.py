@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from freehold.domain.chat import EmbedRequest, GenerateRequest
+from freehold.domain.answers import Part
+from freehold.domain.chat import EmbedRequest, GenerateRequest, MessagesRequest
+from freehold.domain.embedding import Vector
 from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.errors import (
     DeadlineExceeded,
@@ -196,4 +198,38 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End every request and free everything. Safe to call twice."""
+        ...
+
+
+class MessageEngine(Protocol):
+    """A model that others run: it keeps its own template and tokens, so it is asked with messages
+    and answers with the parts of `domain.answers`, in their order. Closing the iterator early
+    cancels. Used from one event loop.
+    """
+
+    @property
+    def features(self) -> frozenset[Capability]: ...
+
+    @property
+    def context(self) -> int | None:
+        """In tokens; None: nobody has said."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many requests may be under way at once."""
+        ...
+
+    def generate(self, request: MessagesRequest) -> AsyncGenerator[Part, None]:
+        """Raises `InvalidRequest` for what it cannot do as asked, before anything is sent."""
+        ...
+
+    async def embed(
+        self, texts: Sequence[str], deadline: float | None
+    ) -> tuple[tuple[Vector, ...], int]:
+        """A vector of length 1 for each text, and the tokens they have together."""
+        ...
+
+    async def close(self) -> None:
+        """End every request. Safe to call twice."""
         ...

@@ -101,8 +101,12 @@ class Admitted:
     def runs_on(self, capabilities: Capabilities) -> None:
         """What the model can run at once is known only when it is loaded."""
         parallel = capabilities.parallel
+        self.finds(parallel + look_ahead(parallel))
+
+    def finds(self, places: int) -> None:
+        """There is such a model, and so many sequences are let through to it."""
         self._door.loaded = True
-        self._door.let_in(self._door.turns.resize(parallel + look_ahead(parallel)))
+        self._door.let_in(self._door.turns.resize(places))
 
     def reads(self, reading: Reading) -> None:
         """One of its answers begins."""

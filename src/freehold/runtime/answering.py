@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from freehold.domain.answers import (
     AnswerUsage,
@@ -29,13 +29,11 @@ from freehold.domain.answers import (
 )
 from freehold.domain.chat import GenerateRequest, ToolCall
 from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
-from freehold.domain.events import Event, TextDelta, Timings, TokenLogprob
+from freehold.domain.events import Event, TextDelta, TokenLogprob
+from freehold.runtime.accounting import Account, Closing
 from freehold.runtime.interpreter import Interpreter
-from freehold.runtime.logs import current_request, figures
 from freehold.runtime.observing import ModelTally, Pace, Reading
 from freehold.text.expectation import Expectation
-
-log = logging.getLogger(__name__)
 
 Generate = Callable[[GenerateRequest], AsyncGenerator[Event, None]]
 
@@ -57,6 +55,16 @@ class Plan:
     tally: ModelTally = field(default_factory=ModelTally)
     reads: Callable[[Reading], None] = lambda _: None
     took: Callable[[AnswerUsage], None] = lambda _: None
+
+    @property
+    def account(self) -> Account:
+        return Account(self.model, self.tally, self.reads, self.took)
+
+
+class Answering(Protocol):
+    """An answer that can be run, once. Closing the iterator early cancels."""
+
+    def parts(self) -> AsyncGenerator[Part, None]: ...
 
 
 class Answer:
@@ -82,8 +90,8 @@ class Answer:
             reasoning_end=self._reasoning_end,
             began=self._plan.began,
         )
-        self._plan.reads(reader)
-        self._plan.tally.reading.add(reader)
+        account = self._plan.account
+        account.open(reader)
         end, ended = "cancelled", None
         try:
             async with contextlib.aclosing(self._run(reader)) as parts:
@@ -95,50 +103,11 @@ class Answer:
             end = error.code
             raise
         finally:
-            self._count(end, reader, ended)
             decode = ended.decode if ended is not None else 0.0
-            self._log(end, reader, decode or reader.measured(time.monotonic()).decode)
-
-    def _count(self, end: str, reader: Interpreter, ended: Timings | None) -> None:
-        used, tally = reader.usage, self._plan.tally
-        self._plan.took(used)
-        tally.reading.discard(reader)
-        tally.answers[end] += 1
-        tally.prompt_tokens += used.prompt_tokens
-        tally.cached_tokens += used.cached_tokens
-        tally.completion_tokens += used.completion_tokens
-        tally.reasoning_tokens += used.reasoning_tokens
-        tally.prefix_hits += used.cached_tokens > 0
-        if reader.first_token is not None:
-            tally.first_token.add(reader.first_token)
-        if ended is not None:
-            tally.queued.add(ended.queued)
-        if (asked := current_request()) is not None:
-            asked.model = self._plan.model
-            asked.prompt_tokens += used.prompt_tokens
-            asked.completion_tokens += used.completion_tokens
-
-    def _log(self, end: str, reader: Interpreter, decode: float) -> None:
-        """For operators: numbers, and nothing of what was said."""
-        used = reader.usage
-        further = used.completion_tokens - 1
-        told = {
-            "answer": self._request.request_id,
-            "model": self._plan.model,
-            "end": end,
-            "prompt_tokens": used.prompt_tokens,
-            "cached_tokens": used.cached_tokens,
-            "completion_tokens": used.completion_tokens,
-            "reasoning_tokens": used.reasoning_tokens,
-            "first_token": _figure(reader.first_token),
-            "first_answer": _figure(reader.first_answer),
-            "tokens_per_second": _figure(further / decode if further > 0 and decode > 0 else None),
-        }
-        said = " ".join(
-            f"{name}={value!r}" if name == "model" else f"{name}={'-' if value is None else value}"
-            for name, value in told.items()
-        )
-        log.info("%s", said, extra=figures(told))
+            decode = decode or reader.measured(time.monotonic()).decode
+            queued = None if ended is None else ended.queued
+            closing = Closing(self._request.request_id, end, queued, decode)
+            account.close(closing, reader)
 
     async def _run(self, reader: Interpreter) -> AsyncGenerator[Part, None]:
         request: GenerateRequest | None = self._request
@@ -149,7 +118,7 @@ class Answer:
                 async for event in events:
                     now = time.monotonic()
                     if isinstance(event, TextDelta):
-                        pace.hear(event, now)
+                        pace.hear(len(event.tokens), now)
                     parts = self._wanted(reader, reader.read(event, now))
                     for part in parts:
                         yield part
@@ -203,11 +172,7 @@ class Answer:
         return [*parts[:end], reader.ended(EndReason.TOOL_CALLS, timings, None)]
 
 
-def _figure(measured: float | None) -> float | None:
-    return None if measured is None else round(measured, 3)
-
-
-async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part], None]:
+async def merged(answers: tuple[Answering, ...]) -> AsyncGenerator[tuple[int, Part], None]:
     """The parts of all answers as they come, each with its answer's number.
 
     The first failure of any is raised, and ends the others.
@@ -220,7 +185,7 @@ async def merged(answers: tuple[Answer, ...]) -> AsyncGenerator[tuple[int, Part]
     # Short: a reader who is slow holds the answers back, and the engine merges what they say.
     queue: asyncio.Queue[tuple[int, Part] | None] = asyncio.Queue(maxsize=2 * len(answers))
 
-    async def follow(number: int, answer: Answer) -> None:
+    async def follow(number: int, answer: Answering) -> None:
         async with contextlib.aclosing(answer.parts()) as parts:
             async for part in parts:
                 await queue.put((number, part))

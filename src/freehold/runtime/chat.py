@@ -14,15 +14,20 @@ from freehold.domain.chat import (
     CompletionRequest,
     Conversation,
     GenerateRequest,
+    MessagesRequest,
     ToolUse,
 )
 from freehold.domain.errors import InvalidRequest, PromptTooLong
 from freehold.domain.sampling import Constraint, Sampling
 from freehold.engines.base import begun_before, require_generating
+from freehold.engines.upstream.asking import require_possible
+from freehold.engines.upstream.engine import UpstreamEngine
+from freehold.runtime.accounting import Account
 from freehold.runtime.admission import Admission, Admitted
-from freehold.runtime.answering import Answer, Plan, collect, merged
+from freehold.runtime.answering import Answer, Answering, Plan, collect, merged
 from freehold.runtime.manager import Lease, Manager
 from freehold.runtime.observing import Meters
+from freehold.runtime.upstreams import UpstreamAnswer
 from freehold.text.client import Prompt, TextService
 from freehold.text.expectation import Expectation, expectation, require_known
 from freehold.text.messages import VocabularySource
@@ -37,14 +42,14 @@ class Generation:
     """A request that is ready to run: nothing about it can be refused any more.
 
     ``answers`` are independent of each other; each runs once. Closing their iterators early
-    cancels. ``request_id`` is the first one's, as logs have it.
+    cancels. ``request_id`` is the first one's, as logs have it. ``name`` is the model's,
+    ``context`` how many tokens it holds; None: it is an upstream's that has not said so.
     """
 
     request_id: str
-    model: LocalModel
-    prompt: Prompt
-    context: int
-    answers: tuple[Answer, ...]
+    name: str
+    context: int | None
+    answers: tuple[Answering, ...]
 
     def parts(self) -> AsyncGenerator[tuple[int, Part], None]:
         """The parts of all answers as they come, each with its answer's number."""
@@ -53,6 +58,14 @@ class Generation:
     async def whole(self) -> tuple[WholeAnswer, ...]:
         """All answers, put together."""
         return await collect(self.parts(), len(self.answers))
+
+
+@dataclass(frozen=True)
+class Rendered(Generation):
+    """One of a model of this machine, whose prompt is known."""
+
+    source: VocabularySource
+    prompt: Prompt
 
 
 class Chat:
@@ -78,7 +91,7 @@ class Chat:
     @contextlib.asynccontextmanager
     async def open(self, request: ChatRequest) -> AsyncIterator[Generation]:
         """Wait for its turn, lease the model and prepare the prompt; turn and lease end with the
-        context.
+        context. An upstream is neither leased nor is anything rendered for it.
 
         Raises what `Admission.turn`, `Manager.lease`, `TextService.render` and
         `TextService.check_constraint` raise, `InvalidRequest` for what the model cannot do,
@@ -86,6 +99,12 @@ class Chat:
         """
         began = time.monotonic()
         async with contextlib.AsyncExitStack() as held:
+            upstream = self._manager.upstreams.engine(self._manager.canonical(request.model))
+            if upstream is not None:
+                turn = self._turn_of(upstream, request)
+                admitted = await held.enter_async_context(turn)
+                yield self._asked(upstream, request, admitted, began)
+                return
             admitted, lease = await held.enter_async_context(self._leased(request, request.answers))
             async with begun_before(request.deadline):
                 source = vocabulary_source(lease.model)
@@ -108,6 +127,32 @@ class Chat:
             )
             yield self._generation(request, lease, prompt, plan)
 
+    @contextlib.asynccontextmanager
+    async def _turn_of(
+        self, upstream: UpstreamEngine, request: ChatRequest
+    ) -> AsyncIterator[Admitted]:
+        name, places = upstream.upstream.name, request.answers
+        async with self._admission.turn(name, places=places, deadline=request.deadline) as admitted:
+            admitted.finds(upstream.parallel)
+            yield admitted
+
+    def _asked(
+        self, upstream: UpstreamEngine, request: ChatRequest, admitted: Admitted, began: float
+    ) -> Generation:
+        """The answers of an upstream: each is a request of its own there."""
+        name = upstream.upstream.name
+        wanted = request.max_tokens or self.default_max_tokens
+        chat = replace(request, conversation=told_of(request), max_tokens=wanted)
+        require_possible(upstream.upstream, chat)
+        account = Account(name, self._meters.model(name), admitted.reads, admitted.took)
+        answers = []
+        for number in range(request.answers):
+            sampling = _seeded(chat.sampling, number)
+            asked = MessagesRequest(uuid.uuid4().hex, replace(chat, sampling=sampling))
+            answers.append((asked.request_id, UpstreamAnswer(upstream, asked, account, began)))
+        identity = answers[0][0]
+        return Generation(identity, name, upstream.context, tuple(each for _, each in answers))
+
     async def _check(
         self, source: VocabularySource, constraint: Constraint | None, request: ChatRequest
     ) -> None:
@@ -122,7 +167,7 @@ class Chat:
             raise InvalidRequest(error.message, field="tools", hint=error.hint) from error
 
     @contextlib.asynccontextmanager
-    async def open_completion(self, request: CompletionRequest) -> AsyncIterator[Generation]:
+    async def open_completion(self, request: CompletionRequest) -> AsyncIterator[Rendered]:
         """As `open`, for text without a template."""
         async with self.open_completions((request,)) as (generation,):
             yield generation
@@ -130,7 +175,7 @@ class Chat:
     @contextlib.asynccontextmanager
     async def open_completions(
         self, requests: Sequence[CompletionRequest]
-    ) -> AsyncIterator[tuple[Generation, ...]]:
+    ) -> AsyncIterator[tuple[Rendered, ...]]:
         """The same for several texts of one request, which differ in nothing else: they have their
         turn together.
         """
@@ -179,7 +224,9 @@ class Chat:
             yield admitted, lease
 
     async def count(self, request: ChatRequest) -> int:
-        """How many tokens its prompt has. The model is not loaded for it. Raises as `open`."""
+        """How many tokens its prompt has. The model is not loaded for it. Raises as `open`, and
+        `InvalidRequest` for an upstream.
+        """
         async with begun_before(request.deadline):
             source = vocabulary_source(await self._manager.local(request.model))
             told = told_of(request)
@@ -198,7 +245,7 @@ class Chat:
 
     def _generation(
         self, request: ChatRequest | CompletionRequest, lease: Lease, prompt: Prompt, plan: Plan
-    ) -> Generation:
+    ) -> Rendered:
         supervisor = lease.supervisor
         context = supervisor.capabilities.context
         generate = GenerateRequest(
@@ -219,7 +266,9 @@ class Chat:
             Answer(supervisor.generate, _numbered(generate, number), plan, prompt.reasoning_end)
             for number in range(request.answers)
         )
-        return Generation(generate.request_id, lease.model, prompt, context, answers)
+        source = vocabulary_source(lease.model)
+        identity, name = generate.request_id, lease.model.name
+        return Rendered(identity, name, context, answers, source=source, prompt=prompt)
 
     def _room(
         self, request: ChatRequest | CompletionRequest, prompt_tokens: int, context: int
@@ -253,10 +302,14 @@ def _numbered(request: GenerateRequest, number: int) -> GenerateRequest:
     """The request of answer ``number``: seeds differ, or all answers would be the same."""
     if number == 0:
         return request
-    sampling: Sampling = request.sampling
-    if sampling.seed is not None:
-        sampling = replace(sampling, seed=sampling.seed + number)
+    sampling = _seeded(request.sampling, number)
     return replace(request, request_id=uuid.uuid4().hex, sampling=sampling)
+
+
+def _seeded(sampling: Sampling, number: int) -> Sampling:
+    if sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=sampling.seed + number)
 
 
 def vocabulary_source(model: LocalModel) -> VocabularySource:

@@ -13,7 +13,8 @@ from freehold.domain.chat import EmbedRequest
 from freehold.domain.embedding import EmbeddingRequest, Embeddings, Vector, shortened
 from freehold.domain.errors import InvalidRequest
 from freehold.engines.base import begun_before, require_embeddable, require_embedding
-from freehold.runtime.admission import Admission
+from freehold.engines.upstream.engine import UpstreamEngine
+from freehold.runtime.admission import Admission, Admitted
 from freehold.runtime.chat import vocabulary_source
 from freehold.runtime.manager import Manager
 from freehold.text.client import TextService
@@ -33,6 +34,10 @@ async def embed(
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as held:
         model = manager.canonical(request.model)
+        upstream = manager.upstreams.engine(model)
+        if upstream is not None:
+            turn = admission.turn(model, deadline=request.deadline)
+            return await _elsewhere(upstream, request, await held.enter_async_context(turn), began)
         admitted = await held.enter_async_context(admission.turn(model, deadline=request.deadline))
         lease = await held.enter_async_context(
             manager.lease(request.model, keep_alive=request.keep_alive, deadline=request.deadline)
@@ -51,6 +56,26 @@ async def embed(
         if request.dimensions is not None:
             vectors = await asyncio.to_thread(_shortened, vectors, request.dimensions)
         return Embeddings(lease.model.name, vectors, tokens, loaded)
+
+
+async def _elsewhere(
+    upstream: UpstreamEngine, request: EmbeddingRequest, admitted: Admitted, began: float
+) -> Embeddings:
+    """By an upstream, which has tokens of its own."""
+    admitted.finds(upstream.parallel)
+    texts = [each for each in request.inputs if isinstance(each, str)]
+    if len(texts) < len(request.inputs):
+        raise InvalidRequest(
+            "An upstream embeds texts: tokens of its own it has not told us.", field="input"
+        )
+    if not texts or not all(texts):
+        raise InvalidRequest("The input is empty.", field="input")
+    begun = time.monotonic() - began
+    vectors, tokens = await upstream.embed(texts, request.deadline)
+    admitted.took(AnswerUsage(tokens, cached_tokens=0, completion_tokens=0))
+    if request.dimensions is not None:
+        vectors = await asyncio.to_thread(_shortened, vectors, request.dimensions)
+    return Embeddings(upstream.upstream.name, vectors, tokens, begun)
 
 
 def _shortened(vectors: Sequence[Vector], dimensions: int) -> tuple[Vector, ...]:

@@ -225,7 +225,7 @@ class KeptAnswers:
     async def _follow(self, running: _Running, asked: ChatRequest) -> None:
         began, first, thought = time.monotonic(), None, None
         async with self._chat.open(asked) as generation:
-            running.message = msgspec.structs.replace(running.message, model=generation.model.name)
+            running.message = msgspec.structs.replace(running.message, model=generation.name)
             async with contextlib.aclosing(generation.parts()) as parts:
                 async for _, part in parts:
                     since = time.monotonic() - began
@@ -233,7 +233,7 @@ class KeptAnswers:
                         first = since
                     if thought is None and running.reasoning and isinstance(part, ContentDelta):
                         thought = since - (first or 0.0)
-                    self._take(running, part, generation.context, first, thought)
+                    self._take(running, part, generation.context or 0, first, thought)
 
     def _take(
         self,
@@ -271,6 +271,7 @@ class KeptAnswers:
 
 
 def figures_of(ended: Ended, context: int, first: float | None, thought: float | None) -> Figures:
+    """``context`` 0: not known."""
     return Figures(
         prompt_tokens=ended.usage.prompt_tokens,
         cached_tokens=ended.usage.cached_tokens,

@@ -50,6 +50,7 @@ from freehold.runtime.residency_words import (
     Why,
 )
 from freehold.runtime.room import Room, process
+from freehold.runtime.upstreams import Upstreams
 from freehold.weights.library import Library, LocalModel
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class _Home:
 
 
 class Manager:
-    """``served`` are files that may be leased by name.
+    """``served`` are files that may be leased by name. ``upstreams`` are asked, not leased.
 
     ``admit`` raises for a model that may not be loaded; it is called in another thread.
     """
@@ -116,9 +117,11 @@ class Manager:
         aliases: Mapping[str, str] | None = None,
         admit: Admit | None = None,
         rules: Rules | None = None,
+        upstreams: Upstreams | None = None,
     ) -> None:
         rules = rules or Rules()
-        self.known = Names(library, served, aliases or {})
+        self.upstreams = upstreams or Upstreams({})
+        self.known = Names(library, served, aliases or {}, self.upstreams.known)
         self.unloads: collections.Counter[Why] = collections.Counter()
         self._library = library
         self._make = make
@@ -156,8 +159,8 @@ class Manager:
 
     async def local(self, name: str) -> LocalModel:
         """Its files and their header, whether it is loaded or not. Raises `NotFound` or
-        `RefusedFile`."""
-        key = self.canonical(name)
+        `RefusedFile`, and `InvalidRequest` for an upstream."""
+        key = self.known.local(name)
         if (lease := self._lease_of(key)) is not None:
             return lease.model
         return await asyncio.to_thread(self._library.local, key)
@@ -177,8 +180,9 @@ class Manager:
         return lease if lease is not None and may_see(lease.model.name) else None
 
     def ready(self, name: str) -> bool:
-        """Whether a lease would be given without a load. Raises as `canonical`."""
-        return self._lease_of(self.canonical(name)) is not None
+        """Whether a request need not wait for a load. Raises as `canonical`."""
+        key = self.canonical(name)
+        return key in self.upstreams.known or self._lease_of(key) is not None
 
     def standings(self) -> tuple[Standing, ...]:
         """All that is in memory, comes, goes or waits and that the caller may see, in the order of
@@ -222,9 +226,9 @@ class Manager:
 
         ``keep_alive``: seconds the model stays unused from then on; None leaves that as it is.
         ``deadline`` is in the event loop's time. Raises `NotFound`, `RefusedFile`, `EngineError`,
-        `DeadlineExceeded`, and `Unavailable` once this is closed.
+        `DeadlineExceeded`, `InvalidRequest` for an upstream, and `Unavailable` once this is closed.
         """
-        key = self.canonical(name)
+        key = self.known.local(name)
         ticket = next(self._tickets)
         try:
             name, needed = await self._counted(key, deadline)
@@ -300,19 +304,19 @@ class Manager:
             return lease
 
     def pin(self, name: str) -> None:
-        """It never leaves unless it is told to, from when it is loaded. Raises as `canonical`."""
-        self._tell(Pinned(self.canonical(name), pinned=True))
+        """It never leaves unless it is told to, from when it is loaded. Raises as `lease`."""
+        self._tell(Pinned(self.known.local(name), pinned=True))
 
     def unpin(self, name: str) -> None:
         """From now on it may leave again. Raises as `canonical`."""
-        self._tell(Pinned(self.canonical(name), pinned=False))
+        self._tell(Pinned(self.known.local(name), pinned=False))
 
     async def dismiss(self, name: str) -> Standing | None:
         """Unload as soon as nobody uses it, pinned or not. What is left of it: None, it is gone.
 
-        Raises as `canonical`.
+        Raises as `canonical`, and `InvalidRequest` for an upstream.
         """
-        key = self.canonical(name)
+        key = self.known.local(name)
         self._tell(Dismissed(key))
         await self._gone(key)
         return self.standing(name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from freehold.domain.answers import AnswerUsage
-from freehold.domain.events import TextDelta
 
 # Upper bounds of the buckets, in seconds. A wait for a first token may hold the loading of a model;
 # between tokens lie 5 ms (a small model on a GPU) and seconds (a large prompt is read meanwhile).
@@ -125,8 +124,7 @@ class Pace:
         self._told = told
         self._last: float | None = None
 
-    def hear(self, delta: TextDelta, now: float) -> None:
-        tokens = len(delta.tokens)
+    def hear(self, tokens: int, now: float) -> None:
         if not tokens:
             return
         if self._last is not None:

@@ -30,6 +30,7 @@ from freehold.runtime.observing import Meters
 from freehold.runtime.profiles import Choice
 from freehold.runtime.room import Room
 from freehold.runtime.searches import Searches
+from freehold.runtime.upstreams import Upstreams
 from freehold.runtime.vllm import Vllm
 from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
@@ -172,12 +173,13 @@ async def open_runtime(
     use: Use = Use.RUN,
     locks: tuple[Lock, ...] = (),
     make_engine: MakeEngine | None = None,
+    sealed: bool = False,
 ) -> AsyncIterator[Runtime]:
     """Build the runtime; on leaving, every child process is gone.
 
     ``notice`` is told, at most once each, what a person should know. ``use`` is what models
     are loaded for; with ``locks`` no others are loaded. ``make_engine`` replaces llama.cpp
-    (tests, other engines).
+    (tests, other engines). ``sealed``: this process can make no connection any more.
     """
     library = await asyncio.to_thread(Library.open, settings)
     dossiers = await asyncio.to_thread(Dossiers.open, library)
@@ -192,6 +194,7 @@ async def open_runtime(
         aliases=settings.aliases,
         admit=Gate(dossiers, use, notice, locks).admit,
         rules=Rules(keep_alive=settings.keep_alive),
+        upstreams=Upstreams(settings.upstreams, offline=settings.offline, sealed=sealed),
     )
     keyring = Keyring(settings.home, settings.api_key)
     admission = Admission(keyring, parallel=settings.parallel, most_waiting=settings.queue)
@@ -219,5 +222,6 @@ async def open_runtime(
     finally:
         await searches.close()
         await kept_answers.close()
+        await manager.upstreams.close()
         await manager.close()
         await text.close()

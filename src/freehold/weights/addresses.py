@@ -11,6 +11,7 @@ import re
 from urllib.parse import unquote
 
 from freehold.domain.errors import InvalidReference
+from freehold.domain.hosts import is_loopback
 
 # Only ASCII hosts: letters that merely look alike are another host.
 _ADDRESS = re.compile(
@@ -51,16 +52,6 @@ def objection(scheme: str, host: str, *, private: bool) -> str | None:
     if scheme == "http" and not is_loopback(host):
         return "is not encrypted; only https is used beyond this machine"
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` names this machine without asking a name server."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_host(host: str) -> bool:

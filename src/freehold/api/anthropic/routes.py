@@ -53,13 +53,13 @@ async def count_tokens(body: TokenCountRequest, request: Request) -> TokenCount:
 async def _whole(opening: AbstractAsyncContextManager[Generation]) -> AnsweredMessage:
     async with opening as generation, aclosing(generation.parts()) as parts:
         said = [part async for _, part in parts]
-        return convert.message(_identity(generation), generation.model.name, said)
+        return convert.message(_identity(generation), generation.name, said)
 
 
 async def _told(opening: AbstractAsyncContextManager[Generation]) -> AsyncGenerator[bytes, None]:
     """The answer as it comes."""
     async with opening as generation, aclosing(generation.parts()) as parts:
-        events = convert.Events(_identity(generation), generation.model.name)
+        events = convert.Events(_identity(generation), generation.name)
         async for _, part in parts:
             for found in events.of(part):
                 yield _named(found)

@@ -21,6 +21,11 @@ _FIELDS: Mapping[str, str] = {
     "reasoning": "think",
     "reasoning_effort": "think",
     "response_format": "format",
+    "top_k": "options.top_k",
+    "min_p": "options.min_p",
+    "typical_p": "options.typical_p",
+    "repetition_penalty": "options.repeat_penalty",
+    "penalty_window": "options.repeat_last_n",
 }
 _INABILITIES: Mapping[str, str] = {
     "reasoning": "does not support thinking",
@@ -269,10 +274,18 @@ def _top_logprobs(body: Ask) -> int | None:
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
-def require_context(body: Ask, context: int) -> None:
-    """Raise `InvalidRequest` if more is asked for than the ``context`` the model is loaded with."""
+def require_context(body: Ask, context: int | None) -> None:
+    """Raise `InvalidRequest` if more is asked for than the ``context`` the model is loaded with;
+    None: nobody knows it.
+    """
     wanted = body.options.num_ctx if body.options is not None else None
-    if wanted is not None and wanted > context:
+    if wanted is not None and context is None:
+        raise InvalidRequest(
+            f"options.num_ctx is {wanted}, and nobody has said what {body.model} can hold.",
+            field="options.num_ctx",
+            hint="Leave num_ctx out, or configure the upstream's context.",
+        )
+    if wanted is not None and context is not None and wanted > context:
         raise InvalidRequest(
             f"options.num_ctx is {wanted}, and {body.model} is loaded with a context of {context}.",
             field="options.num_ctx",

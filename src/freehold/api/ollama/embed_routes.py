@@ -51,7 +51,7 @@ async def _found(body: EmbedRequest | EmbeddingsRequest, request: Request) -> Em
     model = await asyncio.to_thread(known_name, runtime, body.model)
     deadline = deadline_of(runtime)
     asked = convert.embedding_request(body, model, cache_scope=scope_of(), deadline=deadline)
-    if convert.least_context(body) is not None:
+    if convert.least_context(body) is not None:  # of an upstream nobody knows it: it is refused
         lease = await manager.load(model, deadline=deadline)
         convert.require_context(body, lease.supervisor.capabilities.context)
     try:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from freehold.api.ollama.models_schema import Details
+from freehold.api.ollama.models_schema import Details, Shown
 from freehold.domain.sampling import Sampling
+from freehold.domain.upstreams import Upstream
 from freehold.text.reasoning import marks_of
 from freehold.text.tools.families import format_of
 from freehold.trust.verdict import Verdict
@@ -17,8 +18,14 @@ Capability = Literal["completion", "tools", "thinking", "insert", "embedding"]
 
 UNREADABLE = Details(family="", families=[], parameter_size="", quantization_level="")
 
+# What another server runs: its files are not ours to describe.
+ELSEWHERE = Details(
+    family="upstream", families=["upstream"], parameter_size="", quantization_level=""
+)
+
 # Arrays longer than this are left empty unless they are asked for, as Ollama does.
 _SHORT_ARRAY = 5
+_LONG_AGO = "1970-01-01T00:00:00Z"
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -89,6 +96,22 @@ def parameters(context: int) -> str:
         "top_p": default.top_p,
     }
     return "\n".join(f"{name:<30} {value}" for name, value in pairs.items())
+
+
+def remote(upstream: Upstream, context: int | None) -> Shown:
+    """A model that another server runs, and renders for."""
+    info: dict[str, Any] = {"general.architecture": "upstream"}
+    if context is not None:
+        info["upstream.context_length"] = context
+    return Shown(
+        modified_at=_LONG_AGO,
+        details=ELSEWHERE,
+        model_info=info,
+        capabilities=["completion", "tools"],
+        template="",
+        parameters="",
+        license=f"Not known here: it runs at {upstream.destination}. It keeps its own template.",
+    )
 
 
 def licence(verdict: Verdict) -> str | None:

@@ -81,7 +81,9 @@ class _OnDisk:
 
     @classmethod
     def of(cls, library: Library, described: Described) -> _OnDisk:
-        """Raises `RefusedFile` for a served file that is gone."""
+        """Raises `RefusedFile` for a served file that is gone. An upstream has no files."""
+        if described.upstream is not None:
+            return cls((), 0, "", datetime.fromtimestamp(0, UTC))
         if described.manifest is not None:
             return cls._stored(library, described.manifest)
         assert described.path is not None
@@ -113,6 +115,8 @@ class _OnDisk:
 
     def details(self) -> Details:
         """Of files that cannot be read, only that."""
+        if not self.paths:
+            return models.ELSEWHERE
         try:
             times = tuple(path.stat().st_mtime_ns for path in self.paths)
             return _details(self.paths, times)
@@ -199,6 +203,10 @@ async def show(body: ShowRequest, request: Request) -> Response:
     """What one model is and can do."""
     runtime = runtime_of(request)
     name = await asyncio.to_thread(known_name, runtime, body.model)
+    upstream = runtime.manager.known.upstream(name)
+    if upstream is not None:
+        elsewhere = models.remote(upstream, upstream.context)
+        return Response(elsewhere.model_dump_json(), media_type="application/json")
     model = await runtime.manager.local(name)
     fills_holes = await _fills_holes(runtime, model)
     shown = await asyncio.to_thread(
@@ -271,7 +279,9 @@ def _new_name(runtime: Runtime, given: str) -> str:
     if not isinstance(reference, NameReference):
         raise InvalidRequest("A copy is named like my-model or my-model:tag.", field="destination")
     known = library.row(reference) or (bare == reference.name and library.catalog.find(bare, None))
-    if known or bare in runtime.settings.aliases or _is_served(runtime, bare):
+    settings = runtime.settings
+    ours = bare in settings.aliases or bare in settings.upstreams
+    if known or ours or _is_served(runtime, bare):
         raise InvalidRequest(
             f"{bare} is the name of another model.",
             field="destination",
@@ -319,7 +329,7 @@ def _own_reference(runtime: Runtime, given: str) -> str:
 
 def _stored_reference(runtime: Runtime, given: str) -> str:
     """Raises `InvalidRequest` for a file that is served from its own place."""
-    reference = parse(runtime.manager.canonical(known_name(runtime, given)))
+    reference = parse(runtime.manager.known.local(known_name(runtime, given)))
     if isinstance(reference, PathReference):
         raise InvalidRequest(f"{given} is a file of yours, not a model in the store.")
     return str(reference)

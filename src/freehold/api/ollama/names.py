@@ -13,13 +13,13 @@ _HUBS = ("hf.co/", "huggingface.co/")
 def known_name(runtime: Runtime, given: str) -> str:
     """Our name for ``given``; whether there is such a model is another question. Reads the store.
 
-    An alias goes before everything else, as everywhere; a model of that name with the tag
-    ``latest`` before the catalogue's default tag.
+    An alias and an upstream go before everything else, as everywhere; a model of that name with
+    the tag ``latest`` before the catalogue's default tag.
     """
     bare = bare_name(given)
     tagged = tagged_name(bare)
     for spelling in (given, bare, tagged or bare):
-        if spelling in runtime.settings.aliases:
+        if spelling in runtime.settings.aliases or spelling in runtime.settings.upstreams:
             return spelling
     if tagged is not None and runtime.library.registry.find(tagged) is not None:
         return tagged

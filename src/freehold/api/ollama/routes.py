@@ -134,6 +134,8 @@ async def _only_load(asked: _Asked) -> Response:
 
 
 async def _load(asked: _Asked) -> None:
+    if asked.runtime.manager.known.upstream(asked.model) is not None:
+        return  # its server has it, or loads it when it is asked
     lease = await asked.runtime.manager.load(
         asked.model, keep_alive=convert.keep_alive(asked.body), deadline=asked.deadline
     )
@@ -142,7 +144,9 @@ async def _load(asked: _Asked) -> None:
 
 async def _unload(asked: _Asked) -> None:
     manager = asked.runtime.manager
-    await asyncio.to_thread(manager.describe, asked.model)  # raises if there is no such model
+    described = await asyncio.to_thread(manager.describe, asked.model)  # raises if there is none
+    if described.upstream is not None:
+        return  # nothing of it is here
     if not await manager.unload(asked.model):
         raise Unavailable(
             f"{asked.body.model} is in use or pinned, and stays loaded.",

@@ -27,7 +27,7 @@ from freehold.domain.answers import Part
 from freehold.domain.chat import CompletionRequest
 from freehold.domain.errors import InvalidRequest
 from freehold.runtime.answering import merged
-from freehold.runtime.chat import Generation, vocabulary_source
+from freehold.runtime.chat import Rendered
 from freehold.runtime.wiring import Runtime
 
 router = APIRouter(prefix="/v1")
@@ -80,24 +80,21 @@ async def _open(
         yield _Opened(_head(opened[0]), scribes, parts)
 
 
-def _head(first: Generation) -> TextCompletion:
+def _head(first: Rendered) -> TextCompletion:
     return TextCompletion(
         id=f"cmpl-{first.request_id}",
         created=int(time.time()),
-        model=first.model.name,
+        model=first.name,
         choices=[],
     )
 
 
-async def _read(
-    runtime: Runtime, opened: Sequence[Generation], wish: Wish
-) -> tuple[ReadPrompt, ...]:
+async def _read(runtime: Runtime, opened: Sequence[Rendered], wish: Wish) -> tuple[ReadPrompt, ...]:
     """The prompts as answers need them. The engine scores no first token, so it is asked for."""
     if not wish.scores_prompt:
         return tuple(ReadPrompt(generation.prompt.text) for generation in opened)
-    source = vocabulary_source(opened[0].model)
     firsts = tuple(generation.prompt.tokens[0] for generation in opened)
-    pieces = await runtime.text.detokenize(source, firsts)
+    pieces = await runtime.text.detokenize(opened[0].source, firsts)
     return tuple(
         ReadPrompt(generation.prompt.text, piece)
         for generation, piece in zip(opened, pieces, strict=True)

@@ -87,7 +87,7 @@ class _Run:
     async def _events(self) -> AsyncGenerator[Event, None]:
         with reworded(convert.in_own_words):
             async with self._opening as generation, aclosing(generation.parts()) as parts:
-                self._making = self._blank(generation.request_id, generation.model.name)
+                self._making = self._blank(generation.request_id, generation.name)
                 async for _, part in parts:
                     for found in self._take(part, self._making):
                         yield found

@@ -25,6 +25,7 @@ from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.runtime.chat import Generation
+from freehold.runtime.names import Described
 from freehold.runtime.wiring import Runtime
 from freehold.weights.registry import Manifest
 
@@ -57,7 +58,7 @@ async def _whole(opening: AbstractAsyncContextManager[Generation]) -> ChatComple
     with reworded(convert.in_own_words):
         async with opening as generation:
             answers = await generation.whole()
-            return convert.completion(_identity(generation), _now(), generation.model.name, answers)
+            return convert.completion(_identity(generation), _now(), generation.name, answers)
 
 
 async def _told(
@@ -66,7 +67,7 @@ async def _told(
     """The answers as they come."""
     with reworded(convert.in_own_words):
         async with opening as generation, aclosing(generation.parts()) as parts:
-            identity, name = _identity(generation), generation.model.name
+            identity, name = _identity(generation), generation.name
             chunks = convert.Chunks(identity, _now(), name, include_usage=include_usage)
             async for number, part in parts:
                 for chunk in chunks.of(number, part):
@@ -110,7 +111,7 @@ def _model(runtime: Runtime, name: str) -> Model:
     return Model(
         id=described.name,
         created=int(datetime.fromisoformat(manifest.fetched_at).timestamp()) if manifest else 0,
-        owned_by=manifest.origin if manifest else "file",
+        owned_by=_owner(described),
         freehold=ModelDetails(
             loaded=described.loaded,
             aliases=list(described.aliases),
@@ -119,6 +120,12 @@ def _model(runtime: Runtime, name: str) -> Model:
             licence=_licence(runtime, manifest) if manifest else None,
         ),
     )
+
+
+def _owner(described: Described) -> str:
+    if described.upstream is not None:
+        return "upstream"
+    return described.manifest.origin if described.manifest else "file"
 
 
 def _licence(runtime: Runtime, manifest: Manifest) -> Licence:

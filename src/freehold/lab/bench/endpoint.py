@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from freehold.domain.errors import InvalidReference, ServerMisbehaved, ServerUnreachable
+from freehold.domain.hosts import is_loopback
 from freehold.lab.bench.sse import Chunked
-from freehold.weights.addresses import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 _PRINTABLE = re.compile(r"[!-~]+")

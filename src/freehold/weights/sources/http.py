@@ -25,7 +25,8 @@ from freehold.domain.errors import (
     InvalidSetting,
     SourceUnavailable,
 )
-from freehold.weights.addresses import is_loopback, objection
+from freehold.domain.hosts import is_loopback
+from freehold.weights.addresses import objection
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0

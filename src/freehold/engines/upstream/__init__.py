@@ -1,0 +1,1 @@
+"""Servers that we do not manage, asked through OpenAI's API."""
