@@ -25,9 +25,9 @@ from freehold.deploy.order import (
     heading,
 )
 from freehold.domain.errors import InvalidSetting
+from freehold.domain.hosts import is_loopback
 from freehold.domain.setting_table import KNOWN, SETTINGS
 from freehold.domain.settings import Settings
-from freehold.domain.addresses import is_loopback
 
 SECRETS_EXAMPLE = "secrets.env.example"
 API_KEY = KNOWN["api_key"].variable
