@@ -12,7 +12,7 @@ from tests.support.routes import ANSWERING
 
 pytestmark = pytest.mark.native  # the text child tokenises with llama.cpp
 
-LOGGER = "freehold.runtime.answering"
+LOGGER = "freehold.runtime.accounting"
 
 
 @pytest.fixture

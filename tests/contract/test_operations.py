@@ -89,7 +89,7 @@ def test_the_lines_of_a_request_have_its_id_and_no_word_of_it(
     wait_for(lambda: any("freehold.access" in line for line in lines))
     about: list[dict[str, Any]] = [json.loads(line) for line in lines]
     access = next(line for line in about if line["logger"] == "freehold.access")
-    answer = next(line for line in about if line["logger"] == "freehold.runtime.answering")
+    answer = next(line for line in about if line["logger"] == "freehold.runtime.accounting")
     assert access["request"] == answer["request"] == "mine-8"
     assert (access["method"], access["path"]) == ("POST", "/v1/chat/completions")
     assert (access["status"], access["model"], access["completion_tokens"]) == (200, "tiny", 3)
