@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -48,19 +49,26 @@ def test_watching_it_at_work(browser: Browser, weights: Path, tmp_path: Path) ->
         page = watched.page
         page.goto(f"{server.url}/#/activity")
         expect(page.get_by_text("Nobody is asking anything")).to_be_visible()
+        row = page.get_by_role("region", name="Models at work").get_by_role("row").nth(1)
+        *_, cached, memory, held = (row.get_by_role("cell").nth(number) for number in range(7))
+
+        def ask(tokens: int) -> httpx2.Response:
+            question = [{"role": "user", "content": "Count from 1 to 200, in words."}]
+            body = {"model": "coder", "messages": question, "max_tokens": tokens}
+            return server.client.post("/v1/chat/completions", json=body, timeout=300)
+
+        assert ask(8).status_code == 200
+        expect(cached).to_have_text("0 %")
         with ThreadPoolExecutor(1) as pool:
-            counting = [{"role": "user", "content": "Count from 1 to 200, each number in words."}]
-            for _ in range(2):
-                done = pool.submit(server.chat, model="coder", messages=counting, max_tokens=250)
+            asking = pool.submit(ask, 1500)
             requests = page.get_by_role("region", name="Requests under way")
             expect(requests).to_contain_text("is answered")
             # The second question is the first one again: it need not be read.
-            row = page.get_by_role("region", name="Models at work").get_by_role("row").nth(1)
-            *_, cached, memory, held = (row.get_by_role("cell").nth(number) for number in range(7))
             expect(cached).to_have_text(re.compile("^[1-9][0-9] %$"), timeout=60_000)
             expect(memory).to_have_text(re.compile("^[0-9.]+ [MG]B$"))
             expect(held).to_have_text(re.compile("^[1-9]"))
             picture(page, "activity")
-            assert done.result().status_code == 200
+            requests.get_by_role("button", name="Stop").click()
+            assert asking.result().status_code == 403
         expect(page.get_by_text("Nobody is asking anything")).to_be_visible()
         watched.check()

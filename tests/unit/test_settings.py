@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from freehold.domain.errors import InvalidSetting
-from freehold.domain.setting_table import KNOWN, SETTINGS
+from freehold.domain.setting_table import KNOWN, SETTINGS, Group
 from freehold.domain.settings import (
     DEFAULT_PORT,
     Settings,
+    as_variables,
     changed,
     default_home,
     resolve,
@@ -261,3 +262,17 @@ def test_a_file_that_is_no_text(file: Path) -> None:
     assert "too long" in refused(file).message
     file.write_text("port = " + "[" * 100_000)
     refused(file)
+
+
+def test_another_process_of_ours_is_told_what_was_set_and_no_secret(file: Path) -> None:
+    file.write_text("threads = 3\nprefix_memory = 64\nport = 8000\n")
+    environ = {"FREEHOLD_CACHE_TYPE": "q8_0", "FREEHOLD_API_KEY": "k" * 20}
+    settings = resolve({"parallel": 2, "home": "/somewhere"}, environ=environ, file=file)
+    told = as_variables(settings, (Group.ENGINE, Group.SERVER))
+    assert told["FREEHOLD_HOME"] == "/somewhere"
+    assert told["FREEHOLD_PORT"] == "8000"
+    assert not any("k" * 20 in value for value in told.values())
+    again = resolve({}, environ=told)
+    for name in ("home", "threads", "parallel", "prefix_memory", "cache_type", "context"):
+        assert getattr(again, name) == getattr(settings, name), name
+    assert as_variables(resolve({"home": "/x"}, environ={}), ()) == {"FREEHOLD_HOME": "/x"}
