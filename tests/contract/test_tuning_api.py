@@ -49,6 +49,11 @@ def until(server: Gateway, wanted: Callable[[dict[str, Any]], object]) -> dict[s
     return search(server)
 
 
+def asked(server: Gateway) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.client.get("/freehold/v1/activity").json()["requests"]
+    return found
+
+
 def searching() -> list[psutil.Process]:
     """The children of this process that search."""
     return [
@@ -105,7 +110,7 @@ def test_a_model_that_is_used_is_not_measured(tmp_path: Path, tiny: Path) -> Non
     with gateway(tmp_path, (tiny,), script=lambda _: endless) as server:
         body = {"model": "tiny", "prompt": "Go", "max_tokens": 1500}
         with server.begin("/v1/completions", body):
-            wait_for(lambda: server.client.get("/freehold/v1/activity").json()["requests"])
+            wait_for(lambda: [each for each in asked(server) if each["completion_tokens"]])
             refused = server.client.post(TUNING, json=LONG)
             assert refused.status_code == 503
             assert "is being used" in refused.text
