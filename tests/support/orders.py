@@ -24,6 +24,8 @@ from freehold.domain.setting_values import (
     Text,
 )
 from freehold.domain.settings import Settings
+from freehold.domain.upstream_values import Upstreams
+from freehold.domain.upstreams import Upstream, UpstreamKind
 
 FILES = {
     Target.COMPOSE: compose.files,
@@ -42,6 +44,25 @@ def _pairs() -> st.SearchStrategy[Any]:
     ).filter(lambda found: not set(found) & set(found.values()))
 
 
+@st.composite
+def _upstreams(draw: st.DrawFn) -> dict[str, Upstream]:
+    hosts = st.sampled_from(["https://gpu.example/v1", "http://127.0.0.1:8000/v1"])
+    return {
+        name: Upstream(
+            name=name,
+            urls=tuple(draw(st.lists(hosts, min_size=1, max_size=2, unique=True))),
+            model=draw(st.sampled_from([name, "Maker/Model-72B", "no"])),
+            kind=draw(st.sampled_from(UpstreamKind)),
+            key_variable=(variable := draw(st.sampled_from([None, "BIG_KEY", "OTHER_KEY"]))),
+            context=draw(st.none() | st.integers(1024, 131072)),
+            parallel=draw(st.integers(1, 64)),
+            plain_http=draw(st.booleans()),
+            key=None if variable is None else draw(st.sampled_from([None, f"{SECRET}upstream"])),
+        )
+        for name in draw(st.lists(st.sampled_from(["big", "big:70b"]), max_size=2, unique=True))
+    }
+
+
 _ORIGINS = st.sampled_from(["https://a.example", "http://[::1]:80"])
 _LENGTHS = st.just(math.inf) | st.floats(0, 1e9) | st.integers(0, 10**6).map(float)
 _ALIKE: dict[type[Form], st.SearchStrategy[Any]] = {
@@ -52,6 +73,7 @@ _ALIKE: dict[type[Form], st.SearchStrategy[Any]] = {
     Pairs: _pairs(),
     Location: _TEXT.map(lambda text: Path("/x") / text.replace("/", "_").replace("\0", "")),
     Text: _TEXT,
+    Upstreams: _upstreams(),
 }
 
 

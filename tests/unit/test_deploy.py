@@ -70,6 +70,10 @@ def expected(target: Target, order: Order) -> Settings:
             changes[setting.name] = "filled"
     if target is not Target.SYSTEMD or given.host not in ("127.0.0.1", "localhost", "::1"):
         changes["api_key"] = "filled"
+    changes["upstreams"] = {
+        name: dataclasses.replace(each, key=None if each.key_variable is None else "filled")
+        for name, each in given.upstreams.items()
+    }
     return dataclasses.replace(given, **changes)
 
 
