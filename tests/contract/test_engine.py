@@ -63,6 +63,8 @@ class Subject:
     own: Callable[[int, int], Engine] | None = None
     # Seconds in which a short answer comes, behind the step that runs.
     short: float = 1.0
+    # Prompts are so many times as long where prefixes are kept in blocks of many tokens.
+    grain: int = 1
     # How near two tokens' log-probabilities are if the order of sums decides between them; None:
     # it never does, with such a model.
     tie: float | None = None
@@ -121,6 +123,7 @@ def vllm(folder: Path) -> Subject:
         vllm_support.kill,
         own=made.own,
         short=8.0,
+        grain=10,  # blocks of 128
         tie=0.25,  # bfloat16 keeps 8 bits: 1/256 of a logit of some 20, in each of many sums
     )
 
@@ -639,11 +642,12 @@ def test_adapters(subject: Subject) -> None:
 def test_a_prefix_is_computed_once_and_never_shared_across_scopes(subject: Subject) -> None:
     async def scenario() -> None:
         async with loaded(subject, parallel=2) as engine:
-            long = PROMPT * 3
+            short = PROMPT * subject.grain
+            long = short * 3
             cached = [
                 (await answer(engine, asked(prompt=prompt, scope=scope))).usage.cached_tokens
                 for prompt, scope in [
-                    (PROMPT, "ours"),
+                    (short, "ours"),
                     (long, "ours"),
                     (long, "ours"),
                     (long, "theirs"),
@@ -657,7 +661,7 @@ def test_a_prefix_is_computed_once_and_never_shared_across_scopes(subject: Subje
             first, longer, again, theirs, nobodys, late = cached
             assert first == theirs == nobodys == 0
             assert late == again  # its stream was needed meanwhile, and it was kept elsewhere
-            assert 0 < longer <= len(PROMPT)
+            assert 0 < longer <= len(short)
             assert longer < again < len(long)
 
     run(scenario())

@@ -23,6 +23,7 @@ from freehold.deploy.order import Order, Proof, Target
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.setting_table import SETTINGS
 from freehold.domain.settings import Settings, resolve
+from freehold.domain.upstreams import Upstream
 from tests.support import manifests, orders
 from tests.support.command import freehold
 from tests.support.orders import SECRET, written
@@ -339,3 +340,15 @@ def test_the_policy_goes_along(tmp_path: Path) -> None:
     data = next(yaml.safe_load_all(text))["data"]
     assert data["policy.toml"] == policy.read_text()
     assert f'policy = "{POLICY}"' in data["config.toml"]
+
+
+@pytest.mark.parametrize("target", [Target.COMPOSE, Target.KUBERNETES])
+def test_what_a_container_does_not_have_is_refused(target: Target) -> None:
+    near = Upstream("near", ("http://localhost:8000/v1",), "near")
+    for asked, word in (
+        (dataclasses.replace(PLAIN, vllm=("qwen3:4b",)), "vLLM"),
+        (dataclasses.replace(PLAIN, upstreams={"near": near}), "loopback"),
+    ):
+        with pytest.raises(InvalidSetting, match=word):
+            written(target, Order(asked))
+        assert written(Target.SYSTEMD, Order(asked))

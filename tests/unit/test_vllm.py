@@ -89,7 +89,7 @@ def test_the_prompt_goes_as_token_ids_and_every_setting_with_it() -> None:
         logit_bias=((5, -1.0),),
         seed=7,
     )
-    body = asking.body(request(sampling=sampling, top_logprobs=3, cache_scope="k1"), (END,), SCHEMA)
+    body = asking.body(request(sampling=sampling, top_logprobs=3, cache_scope="k1"), TABLE, SCHEMA)
     assert body["token_ids"] == [1, 2, 3]
     assert body["cache_salt"] == "k1"
     assert body["stream"] is True
@@ -109,6 +109,15 @@ def test_the_prompt_goes_as_token_ids_and_every_setting_with_it() -> None:
         "logprobs": 3,
         "structured_outputs": {"json": {"type": "object"}},
     }
+
+
+def test_marks_of_calls_are_tokens_where_there_are_such() -> None:
+    grammar = Constraint(
+        Grammar.LARK, 'start: token_a token_b "<think>"\ntoken_a: "<think>"\ntoken_b: "<none>"'
+    )
+    assert asking.structured(grammar, TABLE)["grammar"] == (
+        f'start: token_a token_b "<think>"\ntoken_a: <[{THINK}]>\ntoken_b: "<none>"'
+    )
 
 
 def test_what_its_sampler_does_not_know_is_refused_by_name() -> None:
@@ -203,8 +212,8 @@ def test_a_stream_that_just_ends_is_an_error() -> None:
 def test_errors_are_read() -> None:
     said = chunk_of('data: {"error": {"message": "No more room.", "code": 500}}')
     assert said is not None
-    with pytest.raises(EngineError, match="No more room"):
-        telling(request()).hear(said, 1.0)
+    assert said.error is not None
+    assert said.error.message == "No more room."
     assert error_of(b'{"error": {"message": "Too long."}}') == "Too long."
     for body in (b"", b"<html>", b"{}"):
         with pytest.raises(EngineError):
@@ -320,3 +329,26 @@ def test_the_cpu_build_is_told_its_cache_and_its_threads() -> None:
     assert told["OMP_NUM_THREADS"] == "2"
     assert "--enforce-eager" in launch.arguments(config(Build.CPU), Path("/s"))
     assert "--enforce-eager" not in launch.arguments(config(Build.CUDA), Path("/s"))
+
+
+def test_what_comes_merged_with_the_end_of_reasoning_does_not_count() -> None:
+    heard = telling(request(constraint=REASONED))
+    events = heard.hear(chunk(*spoken("hm"), THOUGHT, *spoken("So:"), END, reason="stop"), 1.0)
+    assert heard.cut
+    assert heard.go_on()
+    assert heard.request.prompt == (1, 2, 3, *spoken("hm"), THOUGHT)
+    events += heard.hear(chunk(*spoken("{}"), END, reason="stop"), 2.0)
+    assert text_of([*events, *heard.end(3.0)]) == "hm</think>{}"
+
+
+def test_who_does_not_reason_is_bound_however_soon_it_ends() -> None:
+    heard = telling(request(constraint=MAYBE_REASONED, max_tokens=5))
+    assert heard.hear(chunk(*spoken("Sure"), END, reason="stop"), 1.0) == []
+    assert heard.go_on()
+    assert heard.constraint == Constraint(Grammar.JSON_SCHEMA, "{}")
+
+
+def test_a_turn_may_not_end_while_its_reasoning_is_free() -> None:
+    asked = request(constraint=REASONED)
+    assert asking.sampling_params(asked, TABLE, None)["min_tokens"] == asked.max_tokens
+    assert "min_tokens" not in asking.sampling_params(asked, TABLE, SCHEMA)

@@ -40,7 +40,13 @@ def install(engine: str, cpu: bool, offline: bool | None) -> None:
     settings = settings_from(offline=offline)
     cards = probe(settings.home, environment()).gpus
     build = Build.CPU if cpu or not any(card.kind is GpuKind.CUDA for card in cards) else Build.CUDA
-    installer = Installer(Place.of(settings.home), build, notice, environment(), settings.offline)
+    # Secrets of ours are nobody's business there.
+    environ = {
+        name: value
+        for name, value in environment().items()
+        if not name.startswith(("FREEHOLD_", "HF_"))
+    }
+    installer = Installer(Place.of(settings.home), build, notice, environ, settings.offline)
     done = installer.install()
     what = f"{done.build.value}, torch {done.torch}"
     click.echo(f"{engine} {done.version} ({what}), {size(done.size)}")

@@ -61,6 +61,8 @@ def carry(
     """Raise `InvalidSetting` for what no manifest can carry. ``upstreams`` are further ones."""
     settings = order.settings
     _require_port(settings)
+    if container:
+        _require_reachable(settings)
     values = _changed(settings, container=container)
     theirs = values.get(_UPSTREAMS, {})
     _require_new(upstreams or {}, {**theirs, **settings.aliases})
@@ -96,6 +98,22 @@ def _require_port(settings: Settings) -> None:
             f"port {settings.port} takes a privilege that these manifests give up.",
             hint=f"Choose one above {LAST_PRIVILEGED_PORT}, behind a proxy or a published port.",
         )
+
+
+def _require_reachable(settings: Settings) -> None:
+    """Of what is outside of a container nothing is there but what can be reached."""
+    if settings.vllm:
+        raise InvalidSetting(
+            "The image has no vLLM, so the models under vllm could not be loaded in a container.",
+            hint="Leave vllm out, or use --target systemd, or --engine vllm for Kubernetes.",
+        )
+    for upstream in settings.upstreams.values():
+        if any(is_loopback(urlsplit(url).hostname or "") for url in upstream.urls):
+            raise InvalidSetting(
+                f"The upstream {upstream.name} is at a loopback address, which in a container is "
+                "the container itself.",
+                hint="Name its host as the container can reach it.",
+            )
 
 
 def _changed(settings: Settings, *, container: bool) -> dict[str, Any]:

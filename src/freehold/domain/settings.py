@@ -200,7 +200,7 @@ def resolve(
     stored = _read_file(path, required=file is not None or bool(variables.get("FREEHOLD_CONFIG")))
     _reject_unknown(stored, variables)
 
-    values: dict[str, Any] = {"home": default_home()}
+    values: dict[str, Any] = {}
     origins = {item.name: "default" for item in dataclasses.fields(Settings)}
     for name, setting in KNOWN.items():
         if name in given:
@@ -216,6 +216,8 @@ def resolve(
         except ValueError as error:
             raise _invalid(setting, raw, origin, stored, error) from None
         origins[name] = origin
+    if "home" not in values:  # a user without a home can have a store all the same
+        values["home"] = default_home()
     if "upstreams" in values:
         values["upstreams"] = _with_keys(values["upstreams"], variables)
         _require_own_names(values["upstreams"], values.get("aliases", {}), origins)

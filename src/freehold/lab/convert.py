@@ -53,8 +53,12 @@ class Conversion:
             )
         self._require_room()
         store = self.library.store
-        folder = store.home / "partial" / f"{self.model.digest[:16]}-{SAFETENSORS}"
-        with store.pulling():
+        key = f"{self.model.digest[:16]}-{SAFETENSORS}"
+        waiting = "Another command is converting it; waiting for that."
+        with store.pulling(), store.partial(key, waiting=lambda: self.say(waiting)) as folder:
+            known = as_safetensors(self.library, self.model)
+            if known is not None:
+                return known
             try:
                 with disk_full_is_ours(store.home):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +113,12 @@ def require_plain(folder: Path) -> None:
         if path.suffix == f".{SAFETENSORS}":
             safetensors.read_header(path)
         elif path.suffix == ".json":
-            said = json.loads(path.read_bytes())
+            try:
+                said = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise UnsupportedFile(
+                    f"{path.name} is no JSON.", hint="See docs/vllm.md."
+                ) from error
             if isinstance(said, dict) and "auto_map" in said:
                 raise UnsupportedFile(
                     f"{path.name} names code to be run (auto_map).", hint="Freehold runs none."

@@ -28,19 +28,30 @@ def leave_network() -> Layer:
     """Move this process, and what it starts, into an empty network. Call it in a single thread.
 
     Without the right to do so, a user namespace gives it, where the kernel lets anybody make one.
+    Some let anybody make it and nobody use it, so a child goes first: where it fails, this process
+    stays in the network it has.
     """
     if sys.platform != "linux":
         return Layer(False, f"not possible on {sys.platform}")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if _leave().active else 1)
+    if os.waitpid(pid, 0)[1] != 0:
+        return Layer(False, "the kernel does not let this user have a network namespace")
+    return _leave()
+
+
+def _leave() -> Layer:
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.geteuid(), os.getegid()
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-            return Layer(False, f"the kernel refused: {os.strerror(ctypes.get_errno())}")
-        _map_ids(user, group)
     try:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+                return Layer(False, f"the kernel refused: {os.strerror(ctypes.get_errno())}")
+            _map_ids(user, group)
         _loopback_up()
     except OSError as error:
-        return Layer(False, f"loopback cannot be switched on: {error.strerror}")
+        return Layer(False, f"a network of its own could not be set up: {error.strerror}")
     return Layer(True, "a network namespace with nothing but loopback")
 
 

@@ -70,5 +70,6 @@ def setup(settings: Settings) -> str:
     parts = (
         *(settings.context, settings.parallel, settings.cells, settings.prefix_memory),
         *(settings.cache_type, settings.cache_layout, settings.flash_attention),
+        *(sorted(settings.vllm), settings.tensor_parallel, settings.pipeline_parallel),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -46,7 +46,11 @@ class Stock:
     def all(self) -> tuple[Candidate, ...]:
         """Models that are here, and rows that are not. A file that is damaged is left out: it is
         `verify-files` that says so."""
-        manifests = self.library.registry.all()
+        stored = self.library.registry.all()
+        # What was made for vLLM is planned as what it was made of.
+        manifests = tuple(
+            each for each in stored if not each.files[0].name.endswith(".safetensors")
+        )
         verdicts = self.dossiers.verdicts(manifests)
         found = []
         for manifest, verdict in zip(manifests, verdicts, strict=True):

@@ -54,14 +54,30 @@ class Process:
 def process(pid: int) -> Process | None:
     """With all it has started. None: it is gone, or not ours to see."""
     try:
-        one = psutil.Process(pid)
-        seen = [one.memory_info(), *(each.memory_info() for each in one.children(recursive=True))]
+        memory = psutil.Process(pid).memory_info()
     except psutil.Error:
         return None
-    return Process(
-        sum(memory.rss for memory in seen),
-        sum(memory.rss - getattr(memory, "shared", 0) for memory in seen),
-    )
+    own = memory.rss - getattr(memory, "shared", 0)
+    # What others share with it is counted with it.
+    theirs = sum(map(_own, _descendants(pid)))
+    return Process(memory.rss + theirs, own + theirs)
+
+
+def _own(pid: int) -> int:
+    try:
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _descendants(pid: int) -> list[int]:
+    """Where the kernel lists them; asking every process of the machine would take too long."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return [each for child in found for each in (child, *_descendants(child))]
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class SearchWishes:
 class Search:
     """The latest search. ``done`` of ``count`` measurements of ``stage`` are made; ``ends`` is when
     it should be over, by `time.monotonic`. ``unloaded``: the model was in memory before.
+    ``told``: it has said what it found.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Search:
     ends: float | None = None
     notes: list[str] = field(default_factory=list)
     error: str | None = None
+    told: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -98,7 +100,7 @@ class Search:
             case {"event": "failed", "message": str(message)}:
                 self.error = message
             case {"event": "result"}:
-                self.state = "done"
+                self.told = True
 
 
 class Searches:
@@ -138,18 +140,26 @@ class Searches:
         try:
             if search.unloaded:
                 await self._manager.dismiss(name)
+            self._require_wanted()
             self._process = await self._started(reference, wishes)
         except BaseException:
-            search.state, search.error = "failed", "It could not be started."
+            search.state, search.error = "failed", search.error or "It could not be started."
             raise
         self._following = asyncio.create_task(self._follow(search, self._process), name="tuning")
+        if self._stopping or self._closed:  # meanwhile
+            await self.stop()
         return search
+
+    def _require_wanted(self) -> None:
+        """Raise `Unavailable` for a search that was stopped before it began."""
+        if self._stopping or self._closed:
+            raise Unavailable("The search was stopped before it began.")
 
     async def stop(self) -> Search | None:
         """End what runs, and wait for that; what was measured is kept."""
+        self._stopping = True  # also for one that is just being started
         following, process = self._following, self._process
         if following is not None and process is not None and not following.done():
-            self._stopping = True
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
             _, still = await asyncio.wait({following}, timeout=_STOP_SECONDS)
@@ -190,9 +200,11 @@ class Searches:
             await asyncio.gather(_heard(search, process.stdout), _kept(process.stderr, last))
         except (ValueError, FreeholdError) as error:  # what it says makes no sense
             log.error("a search said something that is none of its events", exc_info=error)
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         status = await process.wait()
-        if search.state == "done" and status == 0:
+        if search.told and status == 0:
+            search.state = "done"
             return
         if self._stopping:
             search.state = "stopped"

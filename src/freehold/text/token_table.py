@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,11 @@ class TokenTable:
     pieces: list[bytes]
     unseen: frozenset[int]
     ends: tuple[int, ...]
+
+    def spelled(self, text: str) -> int | None:
+        """The token that is spelled exactly so; None: there is none."""
+        return self._by_piece.get(text.encode())
+
+    @cached_property
+    def _by_piece(self) -> dict[bytes, int]:
+        return {piece: token for token, piece in enumerate(self.pieces)}

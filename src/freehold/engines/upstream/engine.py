@@ -36,7 +36,7 @@ from freehold.engines.upstream.client import (
     encoded,
     misbehaved,
 )
-from freehold.engines.upstream.reading import Chunk, Nonsense, Reader
+from freehold.engines.upstream.reading import Chunk, Nonsense, Reader, Unusable
 from freehold.engines.upstream.replicas import Health, Replicas, Standing, Ticket
 
 log = logging.getLogger(__name__)
@@ -224,6 +224,9 @@ class UpstreamEngine:
             while (chunk := await self._next(ticket, reader, chunks)) is not None:
                 try:
                     parts = reader.read(chunk)
+                except Unusable as error:  # whoever asks for that must not take the replica away
+                    said = f"The upstream {self.upstream.name} sends {error}."
+                    raise Fault(UpstreamFailed(said), None) from error
                 except Nonsense as error:
                     raise misbehaved(self.upstream, ticket.url, f"it sends {error}") from error
                 if parts and self._replicas.begun(ticket):

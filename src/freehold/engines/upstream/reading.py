@@ -112,6 +112,10 @@ class Chunk(msgspec.Struct):
         )
 
 
+class Unusable(Nonsense):
+    """What the model wrote is no answer; its server may be sound."""
+
+
 def chunk_of(data: bytes) -> Chunk:
     """Raises `Nonsense`."""
     try:
@@ -262,13 +266,13 @@ class Reader:
         try:
             from_json(said, dict)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Nonsense("a tool call whose arguments are no JSON object") from error
+            raise Unusable("a tool call whose arguments are no JSON object") from error
         return []
 
     def _finished(self, choice: _Choice) -> list[Part]:
         reason = _REASONS.get(choice.finish_reason or "")
         if reason is None:  # filtered, aborted: that is no answer
-            raise Nonsense("an end that is none of ours")
+            raise Unusable("an end that is none of ours")
         # A call that was cut off is told as far as it came.
         parts = [] if reason is EndReason.LENGTH else self._close_call()
         if reason is EndReason.STOP and isinstance(choice.stop_reason, str):

@@ -181,6 +181,8 @@ class Replicas:
         replica = self._replicas[number]
         if sign is not Sign.WELL:
             return self._blame(replica, now, sign)
+        if replica.health is Health.HEALTHY and not replica.outstanding:
+            replica.failures = 0  # late checks of a week are not failures in a row
         if replica.health is not Health.EJECTED or now < replica.until:
             return False
         replica.health = Health.ON_PROBATION

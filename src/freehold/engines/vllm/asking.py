@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
+from freehold.text.token_table import TokenTable
+from freehold.text.tools.grammar import for_vocabulary
 
 _SEEDS = 1 << 31
 
@@ -42,15 +43,13 @@ def require_sampled(sampling: Sampling) -> None:
 
 
 def body(
-    request: GenerateRequest, ends: Sequence[int], constraint: Constraint | None
+    request: GenerateRequest, table: TokenTable, constraint: Constraint | None
 ) -> dict[str, Any]:
-    """What is posted. ``ends`` are the tokens that end a turn; ``constraint`` is that of this phase
-    of the answer.
-    """
+    """What is posted. ``constraint`` is that of this phase of the answer."""
     return {
         "request_id": request.request_id,
         "token_ids": list(request.prompt),
-        "sampling_params": sampling_params(request, ends, constraint),
+        "sampling_params": sampling_params(request, table, constraint),
         "stream": True,
         "stream_options": {"include_usage": True},
         "cache_salt": request.cache_scope,
@@ -58,7 +57,7 @@ def body(
 
 
 def sampling_params(
-    request: GenerateRequest, ends: Sequence[int], constraint: Constraint | None
+    request: GenerateRequest, table: TokenTable, constraint: Constraint | None
 ) -> dict[str, Any]:
     sampling = request.sampling
     told: dict[str, Any] = {
@@ -71,28 +70,33 @@ def sampling_params(
         "frequency_penalty": sampling.frequency_penalty,
         "seed": sampling.seed,
         "max_tokens": request.max_tokens,
-        "stop_token_ids": list(ends),
+        "stop_token_ids": list(table.ends),
         "detokenize": bool(sampling.stop),
     }
     if sampling.stop:  # the text is cut here; vLLM looks for them too, and so ends by itself
         told |= {"stop": list(sampling.stop), "skip_special_tokens": False}
-    if sampling.ignore_end:  # until then tokens that end the turn cannot be chosen
+    # Who asked for a certain form gets it, or an answer that is cut off: while its reasoning is
+    # free, the turn may not end.
+    free = constraint is None and request.constraint is not None
+    if sampling.ignore_end or free:  # until then tokens that end the turn cannot be chosen
         told["min_tokens"] = request.max_tokens
     if sampling.logit_bias:
         told["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
     if request.top_logprobs is not None:
         told["logprobs"] = request.top_logprobs
     if constraint is not None:
-        told["structured_outputs"] = structured(constraint)
+        told["structured_outputs"] = structured(constraint, table)
     return told
 
 
-def structured(constraint: Constraint) -> dict[str, Any]:
-    """vLLM compiles it with the same library as our own worker."""
+def structured(constraint: Constraint, table: TokenTable) -> dict[str, Any]:
+    """vLLM compiles it with the same library as our own worker. Its tokeniser has every mark that
+    is one token as a token of its own, which matches no text.
+    """
     match constraint.grammar:
         case Grammar.JSON_SCHEMA:
             return {"json": json.loads(constraint.text)}
         case Grammar.REGEX:
             return {"regex": constraint.text}
         case Grammar.LARK:
-            return {"grammar": constraint.text}
+            return {"grammar": for_vocabulary(constraint.text, table.spelled)}

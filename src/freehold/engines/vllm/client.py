@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 # Loading a large model from a slow disk, compiling kernels for it on a card.
 LOAD_SECONDS = 3600.0
 _LOOK_SECONDS = 0.25
-# How long a broken connection waits for the reason to be known.
+# An answer that has begun and says nothing for so long has died without its server's noticing.
+SILENCE_SECONDS = 600.0
+# How long a broken answer waits for the reason to be known.
 _LAST_WORDS_SECONDS = 5.0
 
 FEATURES = frozenset(
@@ -106,7 +108,7 @@ class VllmEngine:
                 await self._until_it_answers()
         except TimeoutError:
             raise LoadFailed(f"vLLM did not get ready within {LOAD_SECONDS:.0f} s.") from None
-        self._loaded = True
+        self._loaded = self._server.answering = True
         log.info("%s loaded by vLLM, process %s", self._server.config.model, self.pid)
 
     async def _until_it_answers(self) -> None:
@@ -139,10 +141,12 @@ class VllmEngine:
         )
         another = True
         while another:
-            body = asking.body(telling.request, self._table.ends, telling.constraint)
+            body = asking.body(telling.request, self._table, telling.constraint)
             async with self._exchange(body, telling.request.deadline) as lines:
                 async for line in lines:
                     chunk = chunk_of(line)
+                    if chunk is not None and chunk.error is not None:
+                        raise await self._broken(chunk.error.message)
                     for event in telling.hear(chunk, time.monotonic()) if chunk else ():
                         yield event
                     if telling.cut:
@@ -170,12 +174,23 @@ class VllmEngine:
                     lines = response.aiter_lines()
                     first = await anext(lines, "")
                 yield _with(first, lines)
+        except TimeoutError as error:
+            why = f"said nothing for {SILENCE_SECONDS:.0f} s in the middle of an answer"
+            raise self._server.give_up(why) from error
         except httpx2.TransportError as error:
-            # It is dead or dying; its watcher knows more in a moment.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await self._server.ended.wait()
-            raise self.failure or EngineCrashed(f"vLLM broke off: {error}.") from error
+            failed = await self._broken(str(error))
+            raise (
+                failed
+                if isinstance(failed, EngineCrashed)
+                else EngineCrashed(f"vLLM broke off: {error}.")
+            ) from error
+
+    async def _broken(self, why: str) -> EngineCrashed | EngineError:
+        """Its death, if that is why; it says so a moment before its end is seen."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._server.ended.wait()
+        return self.failure or EngineError(f"vLLM says: {why[:300]}")
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
         require_embedding(self.capabilities)
@@ -194,9 +209,12 @@ class VllmEngine:
 
 
 async def _with(first: str, lines: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for line in lines:
+    """Raises `TimeoutError` where nothing more comes."""
+    line: str | None = first
+    while line is not None:
         yield line
+        async with asyncio.timeout(SILENCE_SECONDS):
+            line = await anext(lines, None)
 
 
 def _refusal(status: int, body: bytes) -> EngineError | InvalidRequest:

@@ -45,7 +45,7 @@ async def to_safetensors(
 
 async def _steps(process: asyncio.subprocess.Process, say: Callable[[str], None]) -> None:
     assert process.stdout is not None
-    async for line in process.stdout:
+    while line := await _line(process.stdout):
         with contextlib.suppress(ValueError, TypeError, KeyError):  # a library's own words
             say(str(json.loads(line)["step"]))
 
@@ -53,6 +53,14 @@ async def _steps(process: asyncio.subprocess.Process, say: Callable[[str], None]
 async def _last_words(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
     last = "it says nothing"
-    async for line in process.stderr:
+    while line := await _line(process.stderr):
         last = line.decode("utf-8", "replace").strip()[:300] or last
     return last
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line; of one that is too long (a progress bar), a part."""
+    try:
+        return await stream.readline()
+    except ValueError:
+        return b"...\n"

@@ -37,6 +37,15 @@ class Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
+    def cut(self, count: int) -> Choice:
+        """The first so many tokens; what ended it comes after them."""
+        content = self.logprobs.content if self.logprobs is not None else None
+        return Choice(
+            token_ids=(self.token_ids or ())[:count],
+            finish_reason=None,
+            logprobs=None if content is None else _Logprobs(content[:count]),
+        )
+
 
 class _Details(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None

@@ -11,14 +11,17 @@ understands over HTTP changes between them.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import msgspec
 
-from freehold.domain.errors import EngineNotInstalled
+from freehold.domain.errors import EngineNotInstalled, StoreBusy
 from freehold.process.decoding import from_json
 
 VERSION = "0.32.0"
@@ -111,7 +114,27 @@ class Place:
             )
         return found
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Held by whoever changes it. Raises `StoreBusy` while another does."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder.with_suffix(".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise StoreBusy(
+                "vLLM is being installed or removed by another command.",
+                hint="Try again when that has ended.",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def remove(self) -> None:
-        """All of it; the record first, so that what is half gone is not taken for whole."""
-        self.record.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """All of it; the record first, so that what is half gone is not taken for whole. Raises
+        `StoreBusy`.
+        """
+        with self.locked():
+            self.record.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -42,15 +42,22 @@ class Installer:
         unless it is of another version.
         """
         found = self.place.installed()
-        if found is not None and (found.version, found.build) == (VERSION, self.build):
+        here = found is not None and self.place.python.exists()
+        if found is not None and here and (found.version, found.build) == (VERSION, self.build):
             return found
         if self.offline:
             raise OfflineRefused(
                 "Installing an engine fetches it, and freehold is offline.",
                 hint="Leave out --offline (and FREEHOLD_OFFLINE).",
             )
+        with self.place.locked():
+            return self._installed(found)
+
+    def _installed(self, found: Installed | None) -> Installed:
         self._require_room()
         self.place.record.unlink(missing_ok=True)
+        if found is not None and found.build is not self.build:  # they would lie in each other
+            shutil.rmtree(self.place.environment, ignore_errors=True)
         self.place.downloads.mkdir(parents=True, exist_ok=True)
         self._make_environment()
         self._fetch()
@@ -88,7 +95,7 @@ class Installer:
         self.say("Making its environment.")
         shutil.rmtree(self.place.environment, ignore_errors=True)
         made = subprocess.run(
-            [sys.executable, "-m", "venv", "--without-pip", str(self.place.environment)],
+            [sys.executable, "-P", "-m", "venv", "--without-pip", str(self.place.environment)],
             capture_output=True,
             text=True,
             check=False,
@@ -109,7 +116,7 @@ class Installer:
     def _pip(self, command: str, *arguments: str, may_fail: bool = False) -> bool:
         """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``."""
         words = [
-            *(sys.executable, "-m", "pip", "--python", str(self.place.python)),
+            *(sys.executable, "-P", "-m", "pip", "--python", str(self.place.python)),
             *("--disable-pip-version-check", "--no-input", command, *arguments),
         ]
         if command == "install":

@@ -12,7 +12,9 @@ from freehold.process.isolation import leave_network
 def main() -> None:
     die_with_parent()
     leave_no_core()
-    leave_network()
+    network = leave_network()
+    if not network.active:
+        print(f"It keeps the network: {network.detail}.", file=sys.stderr)
     os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - words of ours, and no shell
 
 

@@ -6,6 +6,7 @@ does, by the wire: when that closes, however it came to that, everything vLLM st
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -65,26 +66,26 @@ def _keep(channel: Channel[FromGateway], launch: Launch) -> None:
 
 def _report(channel: Channel[FromGateway], server: subprocess.Popen[bytes]) -> None:
     status = server.wait()
-    _end_all()  # without its server nothing of it is of use
     try:
         channel.send(Exited(status))
     except OSError:  # the gateway has gone
         log.debug("nobody is left to hear of the end of vLLM")
+    _end_all()  # without its server nothing of it is of use
 
 
 def _end_all() -> None:
     """Everything this process has started, and what that has started."""
-    everything = psutil.Process().children(recursive=True)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in everything:
-            try:
-                process.send_signal(number)
-            except psutil.Error:
-                continue
-        _, everything = psutil.wait_procs(everything, timeout=GRACE_SECONDS)
-        if not everything:
+    ours = psutil.Process()
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        left = ours.children(recursive=True)  # anew each time: they start others as they go
+        if not left:
             return
-    log.warning("%d processes of vLLM do not end", len(everything))
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+        psutil.wait_procs(left, timeout=GRACE_SECONDS)
+    if left := ours.children(recursive=True):
+        log.warning("%d processes of vLLM do not end", len(left))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
+    "PYTHONSAFEPATH": "1",  # nothing is imported from where we happen to be
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_OFFLINE": "1",
@@ -54,7 +55,7 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
     is not; the module is started instead.
     """
     words = [
-        *(str(config.python), "-m", "vllm.entrypoints.openai.api_server"),
+        *(str(config.python), "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(config.weights), "--served-model-name", "model"),
         *("--uds", str(socket)),
         *("--max-model-len", str(config.context), "--max-num-seqs", str(config.parallel)),

@@ -41,6 +41,7 @@ class VllmServer:
         self.pid: int | None = None
         self.failure: EngineCrashed | None = None
         self.ended = asyncio.Event()
+        self.answering = False
 
     @property
     def socket(self) -> Path:
@@ -84,10 +85,17 @@ class VllmServer:
             message = await keeper.channel.receive()
             status = message.status if isinstance(message, Exited) else None
         how = "lost its keeper" if status is None else describe_exit(status)
-        last = keeper.last_words()
-        log.warning("vLLM %s: %s", how, last)
-        self.failure = self.failure or EngineCrashed(f"vLLM {how}.", hint=_telling_line(last))
+        log.warning("%s: vLLM %s", self.config.model, how)
+        # Once it answers, what it says as it dies may hold what it was asked.
+        hint = None if self.answering else _telling_line(keeper.last_words())
+        self.failure = self.failure or EngineCrashed(f"vLLM {how}.", hint=hint)
         self.ended.set()
+
+    def give_up(self, why: str) -> EngineCrashed:
+        """It lives and is of no use any more."""
+        self.failure = self.failure or EngineCrashed(f"vLLM {why}.")
+        self.ended.set()
+        return self.failure
 
     async def close(self) -> None:
         """Nothing of it is left afterwards. Safe to call twice."""

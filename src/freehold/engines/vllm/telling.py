@@ -17,7 +17,7 @@ from freehold.domain.events import (
 )
 from freehold.domain.sampling import Constraint
 from freehold.engines.answer import Answer
-from freehold.engines.vllm.hearing import Chunk, Heard, Listener
+from freehold.engines.vllm.hearing import Choice, Chunk, Heard, Listener
 from freehold.engines.vllm.phases import Course, Next
 from freehold.text.token_table import TokenTable
 
@@ -64,31 +64,35 @@ class Telling:
         return self._next in (Next.BIND, Next.RESTART) or self._answer.stop is not None
 
     def hear(self, chunk: Chunk, now: float) -> list[Event]:
-        """Raises `EngineError` for what is one."""
-        if chunk.error is not None:
-            raise EngineError(f"vLLM says: {chunk.error.message[:300]}")
+        """Raises `EngineError` for an answer that was broken off."""
         if chunk.cached_tokens is not None and self._course.first:
             self._cached = chunk.cached_tokens
         events: list[Event] = []
-        for choice in chunk.choices:
-            heard = self._listener.hear(choice)
-            self._reason = heard.reason
-            self._next = self._follow(heard)
+        for whole in chunk.choices:
+            self._next, choice = self._follow(whole)
             if self._next is Next.RESTART:
                 return []
+            heard = self._listener.hear(choice)
+            self._reason = heard.reason
             if self._course.deciding and heard.reason is None:
                 self._held.append(heard)
             else:
                 events += self._shown(heard, now)
         return events
 
-    def _follow(self, heard: Heard) -> Next:
-        """What follows from all tokens of a chunk; vLLM sends one at a time while it keeps up."""
-        for token in heard.tokens:
+    def _follow(self, choice: Choice) -> tuple[Next, Choice]:
+        """What follows, and what of the chunk counts: nothing behind the end of the free part.
+
+        vLLM sends a token at a time while its reader keeps up, and merges what is left lying.
+        """
+        tokens = choice.token_ids or ()
+        for count, token in enumerate(tokens, 1):
             following = self._course.hear(token, self._listener.piece(token))
-            if following in (Next.BIND, Next.RESTART) and heard.reason is None:
-                return following
-        return Next.GO_ON
+            if following is Next.BIND:
+                return following, choice.cut(count)
+            if following is Next.RESTART:
+                return following, choice
+        return Next.GO_ON, choice
 
     def _shown(self, heard: Heard, now: float) -> list[Event]:
         """What was held and what is new; the first brings the prompt's along."""
