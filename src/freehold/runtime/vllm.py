@@ -36,15 +36,7 @@ class Vllm:
 
     @classmethod
     def of(cls, library: Library, text: TextService, settings: Settings) -> Vllm:
-        """Raises `EngineNotInstalled` where a model needs it and it is not here."""
-        if settings.vllm:
-            Place.of(settings.home).require()
-            if settings.offline:
-                raise InvalidSetting(
-                    "An offline server makes no connections, not even to vLLM on this machine.",
-                    hint="Leave out --offline: vLLM runs in a network of its own, which has only "
-                    "loopback.",
-                )
+        """Raises `UnknownModel` or `InvalidReference` for a name in the setting."""
         named = frozenset(str(library.reference(name)) for name in settings.vllm)
         return cls(library, text, settings, named)
 
@@ -60,9 +52,16 @@ class Vllm:
     async def builder(
         self, model: LocalModel, source: VocabularySource
     ) -> Callable[[], VllmEngine]:
-        """What makes an engine for it, again after each crash. Raises `EngineNotInstalled`, and
-        `InvalidReference` for a model whose safetensors are not here.
+        """What makes an engine for it, again after each crash. Raises `EngineNotInstalled`,
+        `InvalidSetting` where freehold is offline, and `InvalidReference` for a model whose
+        safetensors are not here.
         """
+        if self.settings.offline:
+            raise InvalidSetting(
+                f"{model.name} is to be run by vLLM, and an offline server makes no connections, "
+                "not even to vLLM on this machine.",
+                hint="Leave out --offline: vLLM has a network of its own, with only loopback.",
+            )
         config = await asyncio.to_thread(self._config, model)
         cache = Place.of(self.settings.home).folder / "cache"
 
