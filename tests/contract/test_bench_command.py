@@ -262,7 +262,7 @@ def test_what_cannot_be_written_is_told_and_the_figures_are_shown(tmp_path: Path
     taken = tmp_path / "taken.html"
     with other_server() as (url, asked):
         # Another program puts a folder where the page is to go, while it is measured.
-        arguments = (url, "--users", "1", "--requests", "2", "--html", str(taken), "--json")
+        arguments = (url, "--users", "1", "--requests", "100", "--html", str(taken), "--json")
         measuring = threading.Thread(target=lambda: results.append(bench(tmp_path, *arguments)))
         results: list[Result] = []
         measuring.start()
@@ -272,7 +272,7 @@ def test_what_cannot_be_written_is_told_and_the_figures_are_shown(tmp_path: Path
     (result,) = results
     assert result.status == 1
     assert "directory" in result.err
-    assert report_of(result).stages[0].runs[0].summary.completed == 2
+    assert report_of(result).stages[0].runs[0].summary.completed == 100
 
 
 @pytest.mark.native
