@@ -35,7 +35,11 @@ def leave_network() -> Layer:
         return Layer(False, f"not possible on {sys.platform}")
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if _leave().active else 1)
+        status = 1
+        try:
+            status = 0 if _leave().active else 1
+        finally:  # whatever happens, it must not go on as if it were us
+            os._exit(status)
     if os.waitpid(pid, 0)[1] != 0:
         return Layer(False, "the kernel does not let this user have a network namespace")
     return _leave()
@@ -63,7 +67,7 @@ def _map_ids(user: int, group: int) -> None:
         ("gid_map", f"{group} {group} 1"),
     ):
         try:
-            Path("/proc/self", name).write_text(text, encoding="ascii")
+            Path("/proc/self", name).write_bytes(text.encode())
         except OSError as error:
             if error.errno != errno.ENOENT:  # a kernel without setgroups
                 raise

@@ -116,12 +116,13 @@ class Searches:
         self.latest: Search | None = None
 
     async def begin(self, name: str, wishes: SearchWishes) -> Search:
-        """Unload the model and begin. Raises as `Manager.describe`, `StoreBusy` while another runs,
-        and `Unavailable` while somebody uses the model.
+        """Unload the model and begin. Raises as `Manager.describe`, `InvalidRequest` for another
+        server's model, `StoreBusy` while another search runs, and `Unavailable` while somebody uses
+        the model or where it was stopped before it began.
         """
         described = await asyncio.to_thread(self._manager.describe, name)
         model = described.alias_of or described.name
-        reference = self._manager.canonical(name)
+        reference = self._manager.known.local(name)
         if self._closed:
             raise Unavailable("The server is stopping.")
         if self.latest is not None and self.latest.state == "running":
@@ -143,7 +144,10 @@ class Searches:
             self._require_wanted()
             self._process = await self._started(reference, wishes)
         except BaseException:
-            search.state, search.error = "failed", search.error or "It could not be started."
+            if self._stopping:
+                search.state = "stopped"
+            else:
+                search.state, search.error = "failed", "It could not be started."
             raise
         self._following = asyncio.create_task(self._follow(search, self._process), name="tuning")
         if self._stopping or self._closed:  # meanwhile
