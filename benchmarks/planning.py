@@ -266,7 +266,9 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
     if only:
         click.echo(msgspec.json.format(msgspec.json.encode(known)).decode())
         return
-    results = Results(computer, known)
+    # Where it was measured is nobody's business; on which disk changes nothing.
+    place = msgspec.structs.replace(computer.disk, path=Path(computer.disk.path).name)
+    results = Results(msgspec.structs.replace(computer, disk=place), known)
     if path.exists() and not fresh:
         results = msgspec.json.decode(path.read_bytes(), type=Results)
     for subject in subjects():
