@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -55,12 +56,13 @@ def asked(server: Gateway) -> list[dict[str, Any]]:
 
 
 def searching() -> list[psutil.Process]:
-    """The children of this process that search."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.is_running() and "--events" in child.cmdline()
-    ]
+    """The children of this process that search. A zombie has ended."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if child.is_running() and "--events" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_begun_stopped_gone_on_with_and_kept(server: Gateway) -> None:
