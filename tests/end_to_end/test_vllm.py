@@ -157,19 +157,19 @@ def test_anthropics_client(server: Server) -> None:
 
 
 def test_ollamas_client(server: Server) -> None:
-    client = ollama.Client(host=server.url, trust_env=False)
     options = {"temperature": 0, "num_predict": 40}
-    said = "".join(
-        part.message.content or ""
-        for part in client.chat(MODEL, messages=COUNT, stream=True, options=options)
-    )
-    assert "three" in said.lower()
-    shaped = client.chat(
-        MODEL,
-        messages=[{"role": "user", "content": "Where is the Eiffel tower?"}],
-        format=SCHEMA,
-        options=options,
-    )
+    with ollama.Client(host=server.url, trust_env=False) as client:
+        said = "".join(
+            part.message.content or ""
+            for part in client.chat(MODEL, messages=COUNT, stream=True, options=options)
+        )
+        assert "three" in said.lower()
+        shaped = client.chat(
+            MODEL,
+            messages=[{"role": "user", "content": "Where is the Eiffel tower?"}],
+            format=SCHEMA,
+            options=options,
+        )
     assert json.loads(shaped.message.content or "") == {"city": "Paris"}
 
 
