@@ -10,12 +10,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-import psutil
 
 from freehold.domain.errors import EngineCrashed
 from freehold.domain.settings import environment, resolve
@@ -160,16 +158,3 @@ def kill(engine: Engine) -> None:
     """The process that answers; its keeper lives."""
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
-
-
-def processes_of_vllm() -> list[psutil.Process]:
-    """Wherever they come from."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if any("vllm" in word.lower() for word in (process.name(), *process.cmdline())):
-                found.append(process)
-    return found
-
-
-Make = Callable[[int, int], Engine]

@@ -14,17 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.domain.errors import DiskFull, InvalidReference, UnsupportedFile
+from freehold.domain.errors import InvalidReference, UnsupportedFile
 from freehold.engines.vllm.conversion import to_safetensors
 from freehold.engines.vllm.installation import Place
 from freehold.trust.derived import Making, list_derived
 from freehold.weights import safetensors
 from freehold.weights.derived import SAFETENSORS, as_safetensors, derived_reference
-from freehold.weights.files import disk_full_is_ours, hash_file
+from freehold.weights.files import disk_full_is_ours, hash_file, require_room
 from freehold.weights.library import Library, LocalModel
 from freehold.weights.registry import Manifest, ModelFile
 
-RESERVE = 256 * 1024 * 1024
 _BYTES = 2  # of a weight in bfloat16
 
 
@@ -51,7 +50,12 @@ class Conversion:
                 "A model in several files cannot be converted yet.",
                 hint="Join its parts with llama.cpp's gguf-split --merge, and import the result.",
             )
-        self._require_room()
+        require_room(
+            self.library.store.home,
+            int(self.model.header.parameter_count * _BYTES * 1.1),
+            subject=f"{self.model.name} as safetensors",
+            hint="Free some space (`freehold prune` helps).",
+        )
         store = self.library.store
         key = f"{self.model.digest[:16]}-{SAFETENSORS}"
         waiting = "Another command is converting it; waiting for that."
@@ -75,19 +79,6 @@ class Conversion:
             reference = derived_reference(self.library.registry, self.model, SAFETENSORS)
             made = Making(reference, files, f"vLLM {installed.version}'s converter")
             return list_derived(self.library, self.model, made)
-
-    def _require_room(self) -> None:
-        """Twice: the old file is read while the new one is written, and an output that was tied to
-        the embedding may be written by itself.
-        """
-        needed = int(self.model.header.parameter_count * _BYTES * 1.1)
-        free = shutil.disk_usage(self.library.store.home).free
-        if free < needed + RESERVE:
-            raise DiskFull(
-                f"As safetensors it needs about {needed / 1e9:.1f} GB of disk, and "
-                f"{free / 1e9:.1f} GB are free.",
-                hint="Free some space (`freehold prune` helps).",
-            )
 
     def _adopt(self, out: Path) -> tuple[ModelFile, ...]:
         """The weights come first: they are what the digest means."""

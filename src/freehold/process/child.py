@@ -77,6 +77,12 @@ def describe_exit(returncode: int) -> str:
         return f"was ended by signal {-returncode}"
 
 
+def last_line(text: str) -> str:
+    """The last that a program said, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it says nothing"
+
+
 class Child(Generic[In]):
     """One running child. Owned by the event loop that started it."""
 

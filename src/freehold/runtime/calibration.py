@@ -29,7 +29,7 @@ from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.engines.llamacpp.made_up import bare, write_made_up
 from freehold.machine.calibration import CALIBRATION_FORMAT, Calibration
 from freehold.machine.probe import probe, usable_cores
-from freehold.process.child import child_environment, describe_exit
+from freehold.process.child import child_environment, describe_exit, last_line
 from freehold.process.decoding import from_json
 from freehold.runtime import native
 from freehold.weights.files import write_atomically
@@ -154,7 +154,7 @@ async def _measure(threads: int, kernels: str, progress: Progress) -> Calibratio
     if status != 0 or found is None:
         log.error("calibrating: %s", text[-2000:])
         raise LoadFailed(
-            f"Calibrating {describe_exit(status)}: {_last_line(text)}",
+            f"Calibrating {describe_exit(status)}: {last_line(text)}",
             hint="`freehold doctor` tests the build of llama.cpp.",
         )
     return found
@@ -167,8 +167,3 @@ def _heard(line: bytes, progress: Progress) -> Calibration | None:
         progress.status(f"measuring {doing.what} ({doing.done + 1} of {doing.total})")
         return None
     return from_json(line, Calibration)
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"

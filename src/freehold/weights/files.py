@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -20,6 +21,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 _LONGEST_NAME = 200  # characters, all ASCII; file systems take 255 bytes
+
+
+# Left free on the disk beside what is written.
+RESERVE = 256 * 1024 * 1024
+
+
+def require_room(home: Path, needed: int, *, subject: str, hint: str) -> None:
+    """Raise `DiskFull` where less than ``needed`` bytes and a reserve are free."""
+    free = shutil.disk_usage(home).free
+    if free < needed + RESERVE:
+        raise DiskFull(
+            f"{subject} needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are "
+            "free.",
+            hint=hint,
+        )
 
 
 def file_name(reference: str) -> str:

@@ -22,7 +22,7 @@ from freehold.engines.llamacpp.tuning_messages import (
     Window,
     Written,
 )
-from freehold.process.child import Child, describe_exit
+from freehold.process.child import Child, describe_exit, last_line
 from freehold.process.frames import Message, WireError
 
 START_SECONDS = 60.0
@@ -121,10 +121,5 @@ async def _answer(child: Child[FromMeasuring] | Child[FromQuantising], kind: typ
     status = await child.wait()
     raise EngineCrashed(
         f"llama.cpp {describe_exit(status)} while {child.name}.",
-        hint=_last_line(child.last_words()),
+        hint=last_line(words) if (words := child.last_words()).strip() else None,
     )
-
-
-def _last_line(words: str) -> str | None:
-    lines = [line for line in words.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else None

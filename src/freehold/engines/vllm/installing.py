@@ -20,6 +20,7 @@ import msgspec
 
 from freehold.domain.errors import DiskFull, EngineInstallFailed, OfflineRefused
 from freehold.engines.vllm.installation import PYTORCH_INDEX, VERSION, Build, Installed, Place
+from freehold.process.child import last_line
 from freehold.weights.files import write_atomically
 
 # What of pip's output tells a person how far it is.
@@ -102,7 +103,7 @@ class Installer:
         )
         if made.returncode != 0:
             raise EngineInstallFailed(
-                f"No virtual environment could be made: {_last_line(made.stdout + made.stderr)}",
+                f"No virtual environment could be made: {last_line(made.stdout + made.stderr)}",
                 hint="On Debian and Ubuntu it needs the package python3-venv.",
             )
 
@@ -156,15 +157,10 @@ class Installer:
         )
         if tried.returncode != 0:
             raise EngineInstallFailed(
-                f"vLLM was installed and cannot be imported: {_last_line(tried.stderr)}",
+                f"vLLM was installed and cannot be imported: {last_line(tried.stderr)}",
                 hint="Remove it with `freehold engine remove vllm`, then install it again.",
             )
-        return _last_line(tried.stdout)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it says nothing"
+        return last_line(tried.stdout)
 
 
 def _size(folder: Path) -> int:

@@ -7,26 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.engines.vllm.installation import Build
+from freehold.process.child import child_environment
 
 GIBIBYTE = 1 << 30
 
 # Tokens of prompts a CPU reads in one step: about a second's work for a small model.
 _CPU_STEP = 512
 
-# Said to it: no calls home, nothing fetched, nothing of ours in its log.
-_QUIET = {
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
+# Said to it besides what every child is told.
+_OWN = {
     "PYTHONSAFEPATH": "1",  # nothing is imported from where we happen to be
-    "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_OFFLINE": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",
-    "VLLM_NO_USAGE_STATS": "1",
 }
-_INHERITED = ("CUDA_VISIBLE_DEVICES", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
+# Those are about our environment and our numpy.
+_OURS = ("OPENBLAS_NUM_THREADS", "PYTHONOPTIMIZE", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
         *("--uvicorn-log-level", "warning"),
     ]
     if config.build is Build.CPU:
-        # Compiling the graph takes a minute at each start and wins little on a CPU.
+        # The graph is not compiled: that would need a compiler, at each start.
         words += ["--dtype", "bfloat16", "--enforce-eager"]
         # A step cannot be broken off: whoever comes next waits for it.
         words += ["--max-num-batched-tokens", str(max(_CPU_STEP, config.parallel))]
@@ -77,9 +73,11 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
 
 
 def quiet_environ(inherited: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """An allow-list of ours, and what keeps it quiet. ``cache``: a folder for what it compiles."""
-    kept = {name: inherited[name] for name in _INHERITED if name in inherited}
-    return {**kept, **_QUIET, "VLLM_CACHE_ROOT": str(cache), "XDG_CACHE_HOME": str(cache)}
+    """As every child's, for a Python that is not ours. ``cache``: a folder for what it compiles."""
+    told = {**child_environment(inherited), **_OWN}
+    for name in _OURS:
+        told.pop(name, None)
+    return {**told, "VLLM_CACHE_ROOT": str(cache), "XDG_CACHE_HOME": str(cache)}
 
 
 def environ(config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> dict[str, str]:

@@ -26,11 +26,13 @@ class Next(enum.Enum):
 
 
 class Course:
-    """One answer's course. ``request`` is what to ask now, ``constraint`` what to ask it with."""
+    """One answer's course. ``request`` is what to ask now, ``constraint`` what to ask it with;
+    ``free``: without any, although there is one.
+    """
 
     def __init__(self, request: GenerateRequest) -> None:
         self._asked = request
-        self._free = request.constraint is not None and request.constraint.after is not None
+        self.free = request.constraint is not None and request.constraint.after is not None
         self._said = bytearray()
         self._tokens: list[int] = []
         self.request = request
@@ -39,7 +41,7 @@ class Course:
     def constraint(self) -> Constraint | None:
         """Of the request of now."""
         constraint = self._asked.constraint
-        if self._free or constraint is None:
+        if self.free or constraint is None:
             return None
         return replace(constraint, after=None, begin=None)
 
@@ -52,7 +54,7 @@ class Course:
     def deciding(self) -> bool:
         """Whether it is not known yet if the answer begins with reasoning."""
         begin = self._begin
-        return self._free and begin is not None and len(self._said) < len(begin)
+        return self.free and begin is not None and len(self._said) < len(begin)
 
     @property
     def _begin(self) -> bytes | None:
@@ -60,10 +62,8 @@ class Course:
         return None if constraint is None or constraint.begin is None else constraint.begin.encode()
 
     def hear(self, token: int, piece: bytes) -> Next:
-        """One more token was said."""
+        """One more token of the free part was said."""
         self._tokens.append(token)
-        if not self._free:
-            return Next.GO_ON
         assert self._asked.constraint is not None
         assert self._asked.constraint.after is not None
         self._said += piece
@@ -78,7 +78,7 @@ class Course:
 
     def bind(self) -> None:
         """Go on behind what was said, constrained."""
-        self._free = False
+        self.free = False
         self.request = replace(
             self._asked,
             request_id=f"{self._asked.request_id}-bound",
@@ -89,6 +89,6 @@ class Course:
 
     def restart(self) -> None:
         """From the beginning, constrained: what was said counts for nothing."""
-        self._free = False
+        self.free = False
         self._tokens.clear()
         self.request = replace(self._asked, request_id=f"{self._asked.request_id}-bound")

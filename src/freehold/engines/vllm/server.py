@@ -17,7 +17,7 @@ from freehold.domain.errors import EngineCrashed, LoadFailed
 from freehold.engines.vllm import launch
 from freehold.engines.vllm.launch import VllmConfig
 from freehold.engines.vllm.messages import Exited, FromKeeper, Launch, Ready, Started
-from freehold.process.child import Child, describe_exit
+from freehold.process.child import Child, describe_exit, last_line
 from freehold.process.frames import WireError
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class VllmServer:
         except (TimeoutError, WireError) as error:
             raise LoadFailed("The process that starts vLLM did not start properly.") from error
         if not isinstance(started, Started):
-            raise LoadFailed(f"vLLM could not be started: {_last_line(keeper.last_words())}")
+            raise LoadFailed(f"vLLM could not be started: {last_line(keeper.last_words())}")
         if started.exposed is not None:
             log.warning("vLLM keeps the network: %s.", started.exposed)
         self.pid = started.pid
@@ -109,11 +109,6 @@ class VllmServer:
             await keeper.stop(grace=15.0)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _last_line(words: str) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it says nothing"
 
 
 def _telling_line(words: str) -> str | None:

@@ -86,6 +86,8 @@ class Telling:
         vLLM sends a token at a time while its reader keeps up, and merges what is left lying.
         """
         tokens = choice.token_ids or ()
+        if not self._course.free:
+            return Next.GO_ON, choice
         for count, token in enumerate(tokens, 1):
             following = self._course.hear(token, self._listener.piece(token))
             if following is Next.BIND:

@@ -9,11 +9,9 @@ listed is whole. It names its parent, and so does its lock, which has the parent
 from __future__ import annotations
 
 import asyncio
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from freehold.domain.errors import DiskFull
 from freehold.engines.llamacpp.build import PACKAGE
 from freehold.engines.llamacpp.tuning_client import quantise
 from freehold.lab.tune.grid import FILE_TYPE_OF, FORMATS
@@ -21,13 +19,10 @@ from freehold.trust.derived import Making, list_derived
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping
 from freehold.weights.derived import derived_reference
-from freehold.weights.files import disk_full_is_ours, hash_file
+from freehold.weights.files import disk_full_is_ours, hash_file, require_room
 from freehold.weights.gguf import read_header
 from freehold.weights.library import Library, LocalModel
 from freehold.weights.registry import Manifest, ModelFile
-
-# Left free on the disk beside what is written.
-RESERVE = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -48,13 +43,8 @@ class Derivation:
     def require_room(self, quantisation: str) -> None:
         """Raise `DiskFull` where the disk has too little room for these weights."""
         needed = expected_size(self.model.header.parameter_count, quantisation)
-        free = shutil.disk_usage(self.library.store.home).free
-        if free < needed + RESERVE:
-            raise DiskFull(
-                f"{quantisation} needs about {needed / 1e9:.1f} GB of disk, and "
-                f"{free / 1e9:.1f} GB are free.",
-                hint="Free some space (`freehold prune` helps), or name fewer --formats.",
-            )
+        hint = "Free some space (`freehold prune` helps), or name fewer --formats."
+        require_room(self.library.store.home, needed, subject=quantisation, hint=hint)
 
     async def make(self, quantisation: str, threads: int) -> Manifest:
         """Raises `DiskFull`, `EngineError`, or `RefusedFile` for what is no sound file."""
