@@ -346,7 +346,7 @@ def test_a_constraint_that_cannot_is_refused_with_the_reason(model: Path, name: 
     constraint, reason = BAD[name]
 
     async def scenario(service: TextService) -> None:
-        await service.start()
+        await service.check_constraint(source(model), GOOD["regex"])
         before = children()
         with pytest.raises(InvalidRequest, match=reason) as caught:
             await service.check_constraint(source(model), constraint)
@@ -365,6 +365,23 @@ def test_a_constraint_without_measure_ends_at_the_limits(model: Path, name: str)
         assert caught.value.field == "response_format"
         prompt = await service.render(source(model), user("Hi"))
         assert prompt.text.endswith("assistant\n")
+
+    with_service(scenario)
+
+
+def test_nobody_waits_while_a_constraint_is_tried(model: Path) -> None:
+    async def scenario(service: TextService) -> None:
+        before = await service.render(source(model), user("Hi"))
+        await service.check_constraint(source(model), GOOD["regex"])
+        trying = asyncio.create_task(
+            service.check_constraint(source(model), ENDLESS["intersection"])
+        )
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            assert await service.render(source(model), user("Hi")) == before
+        assert not trying.done()
+        with pytest.raises(InvalidRequest):
+            await trying
 
     with_service(scenario)
 
@@ -454,7 +471,8 @@ def test_a_caller_who_leaves_takes_no_answer_with_him(model: Path) -> None:
 def test_closing_leaves_no_child(model: Path) -> None:
     async def scenario(service: TextService) -> None:
         await service.render(source(model), user("Hi"))
-        assert children()
+        await service.check_constraint(source(model), GOOD["regex"])
+        assert len(children()) == 2
         await service.close()
         assert not children()
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from freehold.process.child import child_environment, describe_exit
+from freehold.process.child import child_environment, describe_exit, step_back
 
 
 def test_a_child_inherits_no_secrets() -> None:
@@ -44,3 +49,23 @@ def test_a_child_is_kept_quiet() -> None:
 )
 def test_the_end_of_a_child_in_words(returncode: int, words: str) -> None:
     assert describe_exit(returncode) == words
+
+
+def test_threads_that_decode_wait_without_spinning_long_unless_told_otherwise() -> None:
+    assert child_environment({})["GOMP_SPINCOUNT"] == "1000"
+    assert child_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions share processors on Linux alone")
+def test_a_child_steps_back_whatever_the_processors_are_shared_by() -> None:
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        step_back(child.pid, 3)
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(os.nice(0) + 3, 19)
+        group = Path(f"/proc/{child.pid}/autogroup")
+        if group.exists():
+            assert group.read_text().split()[-1] == str(min(os.nice(0) + 3, 19))
+    finally:
+        child.kill()
+        child.wait()
+    step_back(child.pid, 3)  # gone

@@ -12,10 +12,12 @@ import asyncio
 import collections
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from freehold.domain.settings import environment
@@ -32,17 +34,27 @@ _MAX_STDERR_LINE = 64 * 1024
 _INHERITED = (
     "CUDA_VISIBLE_DEVICES",
     "DYLD_LIBRARY_PATH",
+    "GOMP_SPINCOUNT",
     "HOME",
     "LANG",
     "LC_ALL",
     "LD_LIBRARY_PATH",
     "OMP_NUM_THREADS",
+    "OMP_PLACES",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
     "PATH",
     "PYTHONOPTIMIZE",
     "PYTHONPATH",
     "TMPDIR",
     "VIRTUAL_ENV",
 )
+
+# Said unless the operator says something else. Threads that decode wait for each other after every
+# matrix, and libgomp lets them spin for it as good as for ever. If anything else wants a processor,
+# two of them soon spin on one, each through whole time slices: beside one busy program, 60 tokens
+# then took 6 s on two cores, and 0.5 s with this; alone, it makes no difference (0.23 s).
+_UNLESS_SAID = {"GOMP_SPINCOUNT": "1000"}
 
 # Said to every child: no debugger or backtrace on an abort, no calls home. OpenBLAS would start
 # threads when numpy is imported, before the child confines itself (`confine`).
@@ -64,7 +76,20 @@ _ALWAYS = {
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment a child gets: an allow-list of ours plus what keeps it quiet."""
     kept = {name: inherited[name] for name in _INHERITED if name in inherited}
-    return {**kept, **_ALWAYS}
+    return {**_UNLESS_SAID, **kept, **_ALWAYS}
+
+
+def step_back(pid: int, niceness: int) -> None:
+    """Make a child of ours nicer than we are by ``niceness``.
+
+    Linux shares processors out between sessions first, where ``sched_autogroup_enabled`` is on:
+    then the niceness that counts is that of the session, which each child has to itself.
+    """
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + niceness, 19)
+    with contextlib.suppress(ProcessLookupError):  # gone already
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    with contextlib.suppress(OSError):  # no such scheduling here
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def describe_exit(returncode: int) -> str:

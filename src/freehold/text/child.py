@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import enum
 import functools
 import logging
 import resource
@@ -55,9 +56,20 @@ from freehold.text.vocabulary import (
 log = logging.getLogger(__name__)
 
 
+class Clock(enum.Enum):
+    """Whose seconds: the timer, the signal it sends, and how its seconds are called."""
+
+    WALL = (signal.ITIMER_REAL, signal.SIGALRM, "s")
+    PROCESSOR = (signal.ITIMER_VIRTUAL, signal.SIGVTALRM, "s of processor time")
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a stranger's text may take, and how it is refused. ``stack`` None: what there is."""
+    """What a stranger's text may take, and how it is refused.
+
+    ``seconds`` are those of ``clock``; by that of the processor, a busy machine refuses nothing
+    that an idle one accepts. ``stack`` None: what there is.
+    """
 
     subject: str
     refuse: Callable[[str], FreeholdError]
@@ -65,6 +77,7 @@ class Limits:
     cpu_seconds_hard: float
     bytes: int = 512 * 1024 * 1024
     stack: int | None = None
+    clock: Clock = Clock.WALL
 
 
 RENDER = Limits("The model's chat template", TemplateFailed, seconds=1.0, cpu_seconds_hard=2.0)
@@ -75,6 +88,7 @@ COMPILE = Limits(
     cpu_seconds_hard=3.0,
     # Half of what a thread usually has: what is compiled here, a worker's thread can compile.
     stack=4 * 1024 * 1024,
+    clock=Clock.PROCESSOR,
 )
 VOCABULARIES_KEPT = 8
 MESSAGE_CHARACTERS = 2000
@@ -197,7 +211,8 @@ def bounded(limits: Limits) -> Iterator[None]:
     """Limits of time and memory around the running of a stranger's text."""
     space, stack = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_STACK)
     limit = _address_space() + limits.bytes
-    signal.signal(signal.SIGALRM, _out_of_time)
+    timer, alarm, unit = limits.clock.value
+    signal.signal(alarm, _out_of_time)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     try:
         if limit > limits.bytes:
@@ -205,14 +220,15 @@ def bounded(limits: Limits) -> Iterator[None]:
         if limits.stack is not None and sys.platform == "linux":  # elsewhere it is fixed by now
             resource.setrlimit(resource.RLIMIT_STACK, (limits.stack, stack[1]))
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds_hard)
-        signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+        signal.setitimer(timer, limits.seconds)
         yield
     except _OutOfTime:
-        raise limits.refuse(f"{limits.subject} ran for more than {limits.seconds:g} s.") from None
+        message = f"{limits.subject} ran for more than {limits.seconds:g} {unit}."
+        raise limits.refuse(message) from None
     except MemoryError:
         raise limits.refuse(f"{limits.subject} used too much memory.") from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(timer, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, space)
         resource.setrlimit(resource.RLIMIT_STACK, stack)
