@@ -34,7 +34,7 @@ from freehold.machine.dissect import anatomy_of_header
 from freehold.machine.footprint import footprint, repacked_types
 from freehold.machine.probe import probe
 from freehold.machine.profile import EngineSettings
-from freehold.machine.speed import predict, time_to_first_token
+from freehold.machine.speed import largest_chunk, predict, time_to_first_token
 from freehold.runtime.calibration import calibrate, recall
 from freehold.weights.gguf import read_header
 from freehold.weights.progress import Silent
@@ -121,7 +121,8 @@ class Planner:
         self._here = (computer, calibration)
         self._anatomy = anatomy_of_header(read_header(subject.path))
         self.context = max(subject.prompts) + ANSWER
-        self.settings = EngineSettings(CacheConfig(), calibration.threads, MICRO_BATCH)
+        # Prefixes of finished answers are no part of what is predicted.
+        self.settings = EngineSettings(CacheConfig(host_bytes=0), calibration.threads, MICRO_BATCH)
 
     def prefill(self, prompt: int) -> float:
         computer, calibration = self._here
@@ -134,8 +135,12 @@ class Planner:
         return predict(self._anatomy, calibration, computer, self.settings, depth).decode
 
     def memory(self) -> int:
-        kinds = repacked_types(self._here[0].processor.instruction_sets)
-        return footprint(self._anatomy, self.settings, self.context, 1, repacked=kinds).total
+        computer, calibration = self._here
+        kinds = repacked_types(computer.processor.instruction_sets)
+        chunk = largest_chunk(self._anatomy, calibration, computer, self.settings)
+        return footprint(
+            self._anatomy, self.settings, self.context, 1, repacked=kinds, chunk=chunk
+        ).total
 
 
 async def measure(subject: Subject, planner: Planner, results: Results, save: Saver) -> None:
@@ -145,7 +150,13 @@ async def measure(subject: Subject, planner: Planner, results: Results, save: Sa
         return
     settings = planner.settings
     config = EngineConfig(
-        "planning", (str(subject.path),), planner.context, 1, settings.threads, drafts=False
+        "planning",
+        (str(subject.path),),
+        planner.context,
+        1,
+        settings.threads,
+        cache=settings.cache,
+        drafts=False,
     )
     engine = LlamaCppEngine(config)
     await engine.load()

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from freehold.domain.engine import CacheType
+from freehold.engines.llamacpp.calibrating import elements_and_rows
 from freehold.machine.calibration import Calibration
 from freehold.runtime.calibration import recall
 from tests.support.models_on_paper import calibration
@@ -48,6 +49,24 @@ def test_a_calibration_holds_for_its_computer_and_build(tmp_path: Path) -> None:
     assert recall(tmp_path, "paper", "paper") is None
 
 
+def test_two_shapes_tell_an_element_s_cost_from_a_row_s() -> None:
+    def seconds(elements: int, rows: int) -> tuple[int, int, float]:
+        return elements, rows, elements * 2e-11 + rows * 1e-8
+
+    element, row = elements_and_rows(seconds(10**8, 80_000), seconds(10**8, 300_000))
+    assert element == pytest.approx(2e-11)
+    assert row == pytest.approx(1e-8)
+
+
+def test_noise_makes_no_cost_negative() -> None:
+    element, row = elements_and_rows((10**8, 80_000, 2e-3), (10**8, 300_000, 1.9e-3))
+    assert element == pytest.approx(2e-11)
+    assert row == 0
+    element, row = elements_and_rows((10**8, 80_000, 2e-3), (10**8, 300_000, 1))
+    assert element == pytest.approx(1e-11)
+    assert row == pytest.approx(1e-3 / 80_000)
+
+
 _SHORT = """
 import msgspec, sys
 from freehold.domain.engine import CacheType, Kernels
@@ -76,8 +95,10 @@ def test_what_is_measured_makes_sense() -> None:
     (cost,), (look,) = found.types, found.attention
     assert 0 < cost.one < cost.few < 8 * cost.one * 8
     assert 0 < cost.many < cost.few
+    assert 0 <= cost.row_one < 1e-6
+    assert 0 <= cost.row_many <= 1e-6
     assert 1e9 < found.bandwidth < 5e12
-    assert found.matrix_rate == pytest.approx(2 / cost.many)
+    assert 2 / (cost.many + cost.row_many / 1000) < found.matrix_rate < 2 / cost.many * 1.001
     assert look.decode > 0
     assert look.prefill >= 0  # so small a model may be no slower behind other tokens
     assert found.layer > 0

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.domain.engine import CacheConfig, CacheType
+from freehold.engines.llamacpp import pace
+from freehold.machine.calibration import TypeCost
 from freehold.machine.computer import Gpu, GpuKind
 from freehold.machine.dissect import anatomy_of_header
 from freehold.machine.placement import OnCard, Placement
 from freehold.machine.profile import EngineSettings
 from freehold.machine.roofline import roofline
-from freehold.machine.speed import MEASURED_BAND, bytes_moved, predict, time_to_first_token
+from freehold.machine.speed import (
+    FIRST_CHUNK,
+    MEASURED_BAND,
+    READING_SECONDS,
+    bytes_moved,
+    largest_chunk,
+    predict,
+    time_to_first_token,
+)
 from tests.support.models_on_paper import COMPUTER, calibration, dense
 
 SETTINGS = EngineSettings(CacheConfig(), 4, 512)
 MODEL = anatomy_of_header(dense())
+# Of each layer: queries 512, keys and values 128 each, output 512, feed-forward 2 * 1,024 + 512.
+ROWS = 4 * 3840
 
 
 def test_a_step_is_the_sum_of_what_was_measured() -> None:
@@ -25,6 +39,7 @@ def test_a_step_is_the_sum_of_what_was_measured() -> None:
     matrices = sum(w.elements for layer in MODEL.layers for w in layer.weights)
     step = known.step + 4 * known.layer
     step += (matrices + MODEL.output.elements) * 34 / 32 / 20e9
+    step += (ROWS + 2048) * 1e-8
     step += 2048 * known.logit
     step += 4 * 8 * 2304 * 1e-8  # layers, heads, cells in blocks of 256
     found = predict(MODEL, known, COMPUTER, SETTINGS, depth=2048)
@@ -39,9 +54,9 @@ def test_a_prompt_takes_its_chunks_one_after_the_other() -> None:
     matrices = sum(w.elements for layer in MODEL.layers for w in layer.weights)
     seconds = 0.0
     for tokens, cells in ((512, 512), (512, 1024), (176, 1280)):
-        seconds += known.step + 4 * known.layer + tokens * matrices * 1e-11
+        seconds += known.step + 4 * known.layer + tokens * (matrices * 1e-11 + ROWS * 1e-9)
         seconds += 4 * 8 * tokens * cells * 4e-9
-    seconds += MODEL.output.elements * 34 / 32 / 20e9 + 2048 * known.logit
+    seconds += MODEL.output.elements * 34 / 32 / 20e9 + 2048 * (known.logit + 1e-8)
     assert time_to_first_token(MODEL, known, COMPUTER, SETTINGS, 1200) == pytest.approx(seconds)
 
 
@@ -69,6 +84,35 @@ def test_without_a_calibration_nothing_is_called_measured() -> None:
     found = predict(MODEL, None, COMPUTER, SETTINGS, depth=0)
     assert found.band > 0.5
     assert "nothing of it is measured" in found.basis
+
+
+def test_a_narrow_model_takes_longer_for_as_many_weights() -> None:
+    whole = MODEL.layers[0]
+    thin = tuple(dataclasses.replace(w, rows=4 * w.rows) for w in whole.weights)
+    narrow = dataclasses.replace(MODEL, layers=(dataclasses.replace(whole, weights=thin),) * 4)
+    as_it_is = predict(MODEL, calibration(), COMPUTER, SETTINGS, depth=0)
+    found = predict(narrow, calibration(), COMPUTER, SETTINGS, depth=0)
+    assert 1 / found.decode - 1 / as_it_is.decode == pytest.approx(3 * ROWS * 1e-8)
+    assert found.prefill < as_it_is.prefill
+
+
+def test_nothing_is_read_faster_than_memory_gives_it() -> None:
+    known = msgspec.structs.replace(
+        calibration(), types=(TypeCost("Q8_0", 1e-13, 1e-12, 1e-12),), bandwidth=1e9
+    )
+    found = predict(MODEL, known, COMPUTER, SETTINGS, depth=0)
+    assert found.decode < 1e9 / bytes_moved(MODEL, SETTINGS, 0, 1)
+
+
+def test_a_step_reads_no_more_of_a_prompt_than_takes_a_second() -> None:
+    assert READING_SECONDS == pace.ALONE_SECONDS
+    assert FIRST_CHUNK == pace.FIRST_CHUNK
+    assert largest_chunk(MODEL, None, COMPUTER, SETTINGS) == 512
+    assert largest_chunk(MODEL, calibration(), COMPUTER, SETTINGS) == 512
+    slow = calibration(100)
+    seconds = predict(MODEL, slow, COMPUTER, SETTINGS, depth=0).prefill
+    assert largest_chunk(MODEL, slow, COMPUTER, SETTINGS) == round(1.2 * seconds)
+    assert largest_chunk(MODEL, calibration(10_000), COMPUTER, SETTINGS) == FIRST_CHUNK
 
 
 def test_layers_on_a_card_are_read_at_the_card_s_speed() -> None:

@@ -171,6 +171,11 @@ def print_explanation(explained: Explanation, given: Given) -> None:
     )
     rows = ((name, gigabytes(count), words) for name, count, words in parts if count)
     print_table(("MEMORY (ESTIMATED)", "", ""), rows)
+    if given.cache.host_bytes:
+        click.echo(
+            f"Beside it, up to {gigabytes(given.cache.host_bytes)} of prefixes of finished "
+            "conversations in the course of time (the setting prefix_memory)."
+        )
     click.echo("")
     click.echo(_verdict(explained, given))
     click.echo(_reach(explained, users))
@@ -248,6 +253,7 @@ def explanation_data(explained: Explanation, given: Given) -> dict[str, Any]:
         "context": explained.context,
         "memory_estimated": _footprint(explained.needs) if explained.needs else None,
         "cache_per_sequence": explained.cache_per_sequence,
+        "prefixes_at_most": given.cache.host_bytes,
         "largest_context": explained.largest_context,
         "most_users": explained.most_users,
         "choice": _choice(weighed) if isinstance(weighed, Choice) else None,

@@ -13,11 +13,12 @@ from freehold.weights.gguf_types import TensorType
 
 @dataclass(frozen=True)
 class Weights:
-    """Matrices of one type."""
+    """Matrices of one type. ``rows`` is how many numbers a product with a token results in."""
 
     type: TensorType
     bytes: int
     elements: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,20 @@ def by_type(parts: Iterable[Weights]) -> tuple[Weights, ...]:
     """The same with one entry a type, the largest first."""
     kept: dict[TensorType, Weights] = {}
     for part in parts:
-        before = kept.get(part.type, Weights(part.type, 0, 0))
+        before = kept.get(part.type, Weights(part.type, 0, 0, 0))
         kept[part.type] = Weights(
-            part.type, before.bytes + part.bytes, before.elements + part.elements
+            part.type,
+            before.bytes + part.bytes,
+            before.elements + part.elements,
+            before.rows + part.rows,
         )
     return tuple(sorted(kept.values(), key=lambda w: (-w.bytes, w.type)))
 
 
 def _part(whole: Weights, share: float) -> Weights:
-    return Weights(whole.type, round(whole.bytes * share), round(whole.elements * share))
+    return Weights(
+        whole.type,
+        round(whole.bytes * share),
+        round(whole.elements * share),
+        round(whole.rows * share),
+    )

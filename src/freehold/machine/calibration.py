@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.domain.engine import CacheType
 
-CALIBRATION_FORMAT = 1
+CALIBRATION_FORMAT = 2
 
 # Kernels wait for each other by spinning, so alone they take all of their cores' time.
 QUIET_SHARE = 0.9
@@ -26,13 +26,17 @@ class TypeCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of matrices of one ggml type, by its name.
 
     ``one`` is for each element of the matrix when a step has one token, ``few`` when it has `FEW`
-    (all of them together), ``many`` for each element and token of a prompt.
+    (all of them together), ``many`` for each element and token of a prompt. The ``row_`` costs are
+    for each row in the same steps: a row's result has to be added up, stored, and taken further.
     """
 
     type: str
     one: float
     few: float
     many: float
+    row_one: float = 0.0
+    row_few: float = 0.0
+    row_many: float = 0.0
 
 
 class AttentionCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -111,7 +111,8 @@ def _blocks(infos: Iterable[TensorInfo], count: int) -> list[list[TensorInfo]]:
 
 
 def _weights(info: TensorInfo) -> Weights:
-    return Weights(info.type, info.nbytes, info.elements)
+    rows = info.elements // max(1, info.shape[0])
+    return Weights(info.type, info.nbytes, info.elements, rows)
 
 
 def _is_matrix(info: TensorInfo) -> bool:
@@ -299,11 +300,13 @@ class _Shape:
             expert_type=TensorType.MXFP4 if quantisation == "MXFP4" else usual,
         )
 
-    def matrix(self, inputs: int, outputs: int, kind: TensorType) -> Weights:
+    def matrix(self, inputs: int, outputs: int, kind: TensorType, count: int = 1) -> Weights:
+        """``count`` of them, each with a row of ``inputs`` for every output."""
         if inputs % kind.block_size:
             kind = _UNEVEN.get(kind, kind)
-        elements = inputs * outputs
-        return Weights(kind, elements // kind.block_size * kind.block_bytes, elements)
+        elements = count * inputs * outputs
+        size = elements // kind.block_size * kind.block_bytes
+        return Weights(kind, size, elements, count * outputs)
 
     def layer(self, index: int) -> Layer:
         """Of a mixture of experts every layer is taken to be one."""
@@ -316,14 +319,12 @@ class _Shape:
             self.attention.value_dim,
             self.attention.window if windowed else None,
         )
-        width = self.expert_feed_forward * self.experts if self.experts else self.feed_forward
+        width = self.expert_feed_forward if self.experts else self.feed_forward
+        count = self.experts or 1
+        down = richer if self.expert_type is self.usual else self.expert_type
         feed = (
-            self.matrix(self.embedding, 2 * width, self.expert_type),
-            self.matrix(
-                width,
-                self.embedding,
-                richer if self.expert_type is self.usual else self.expert_type,
-            ),
+            self.matrix(self.embedding, 2 * width, self.expert_type, count),
+            self.matrix(width, self.embedding, down, count),
         )
         return Layer(
             attention=attention,
@@ -357,7 +358,8 @@ def _more_bits(index: int, layers: int) -> bool:
 
 def _scaled(whole: Anatomy, factor: float) -> Anatomy:
     def part(weights: Weights) -> Weights:
-        return Weights(weights.type, round(weights.bytes * factor), weights.elements)
+        size = round(weights.bytes * factor)
+        return Weights(weights.type, size, weights.elements, weights.rows)
 
     return Anatomy(
         architecture=whole.architecture,

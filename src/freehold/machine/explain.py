@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from freehold.machine.candidates import Candidate
-from freehold.machine.footprint import Footprint, footprint
+from freehold.machine.footprint import Footprint
 from freehold.machine.plan import Choice, Exclusion, Given, choice_of, fits, weigh
 
 MOST_USERS = 256  # sequences that llama.cpp runs in one context
@@ -37,14 +37,13 @@ def explain(candidate: Candidate, given: Given) -> Explanation:
     context, users = given.context_for(candidate), given.wishes.users
     if anatomy is None:
         return Explanation(candidate, weigh(candidate, given), context, None, 0, 0, 0)
-    settings = given.settings(candidate)
     trained = anatomy.context or context
     return Explanation(
         candidate=candidate,
         weighed=weigh(candidate, given),
         context=context,
-        needs=footprint(anatomy, settings, context, users, repacked=given.repacked),
-        cache_per_sequence=footprint(anatomy, settings, context, 1, repacked=given.repacked).cache,
+        needs=given.needs(candidate, anatomy, users),
+        cache_per_sequence=given.needs(candidate, anatomy, 1).cache,
         largest_context=_largest(
             lambda tokens: fits(choice_of(candidate, given, context=tokens)),
             max(trained, given.wishes.prompt + 1),

@@ -98,10 +98,13 @@ def footprint(
     sequences: int,
     *,
     repacked: frozenset[TensorType],
+    chunk: int | None = None,
 ) -> Footprint:
-    """Of one worker whose ``sequences`` have ``context`` tokens each, all in use.
+    """Of one worker whose ``sequences`` have ``context`` tokens each, all in use; without the
+    prefixes it keeps of finished ones (``settings.cache.host_bytes`` at most).
 
-    ``repacked``: by `repacked_types` of the computer.
+    ``repacked``: by `repacked_types` of the computer. ``chunk``: no step reads more tokens of a
+    prompt; None: as many as a micro-batch has.
     """
     streams = _streams(settings.cache, sequences)
     rows = max(_OUTPUTS, streams)
@@ -121,7 +124,7 @@ def footprint(
         cache_per_token=cache_per_token(anatomy.layers, settings.cache),
         cache=sum(cache_of(layer, settings.cache, context, sequences) for layer in anatomy.layers),
         state=streams * sum(layer.state for layer in anatomy.layers),
-        compute=_compute(anatomy, settings, context, sequences),
+        compute=_compute(anatomy, settings, context, sequences, chunk),
         outputs=rows * anatomy.vocabulary * _FLOAT if _unified(settings.cache) else 0,
         vocabulary=anatomy.entries * _ENTRY_BYTES,
     )
@@ -178,13 +181,15 @@ def _streams(cache: CacheConfig, sequences: int) -> int:
 # Intermediate results
 
 
-def _compute(anatomy: Anatomy, settings: EngineSettings, context: int, sequences: int) -> int:
+def _compute(
+    anatomy: Anatomy, settings: EngineSettings, context: int, sequences: int, chunk: int | None
+) -> int:
     """The larger of the moments of a step in which most is held at once: attention, where each
     head has a score for every cell; and the feed-forward, of three wide results."""
     cache = settings.cache
     streams = _streams(cache, sequences)
     # A step's tokens are reserved in whole rounds of all sequences: so many at most.
-    tokens = settings.micro_batch + streams - 1
+    tokens = min(settings.micro_batch, chunk or settings.micro_batch) + streams - 1
     cells = _cells(cache, context, sequences) if _unified(cache) else padded(context, CELLS)
     seen = [layer.attention for layer in anatomy.layers if layer.attention is not None]
     row = tokens * _FLOAT

@@ -20,7 +20,7 @@ from freehold.machine.computer import Computer, GpuKind
 from freehold.machine.footprint import Footprint, footprint, repacked_types
 from freehold.machine.placement import MARGIN, Placement, load_of, place
 from freehold.machine.profile import EngineSettings, Profile
-from freehold.machine.speed import predict, time_to_first_token
+from freehold.machine.speed import largest_chunk, predict, time_to_first_token
 from freehold.machine.wishes import ALLOWED, Wishes
 from freehold.weights.gguf_types import TensorType
 
@@ -140,6 +140,18 @@ class Given:
             return profile.settings
         return EngineSettings(self.cache, self.computer.processor.cores, MICRO_BATCH)
 
+    def needs(self, candidate: Candidate, anatomy: Anatomy, users: int) -> Footprint:
+        """Of so many users with the whole of their context."""
+        settings = self.settings(candidate)
+        return footprint(
+            anatomy,
+            settings,
+            self.context_for(candidate),
+            users,
+            repacked=self.repacked,
+            chunk=largest_chunk(anatomy, self.calibration, self.computer, settings),
+        )
+
     def context_for(self, candidate: Candidate) -> int:
         """As wished; else as set, and no more than the model was trained for."""
         trained = candidate.anatomy.context if candidate.anatomy else None
@@ -188,9 +200,8 @@ def weigh(candidate: Candidate, given: Given) -> Choice | Exclusion:
 def _choice(candidate: Candidate, anatomy: Anatomy, given: Given) -> Choice:
     context, sequences = given.context_for(candidate), given.wishes.users
     settings = given.settings(candidate)
-    kinds = given.repacked
-    needs = footprint(anatomy, settings, context, sequences, repacked=kinds)
-    load = load_of(anatomy, needs, settings, kinds)
+    needs = given.needs(candidate, anatomy, sequences)
+    load = load_of(anatomy, needs, settings, given.repacked)
     placed = place(load, given.computer.gpus)
     return Choice(
         candidate=candidate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from freehold.domain.engine import CacheConfig
-from freehold.machine.anatomy import Attention
+from freehold.machine.anatomy import Attention, Weights
 from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
 from freehold.machine.computer import Gpu, GpuKind, Processor
 from freehold.machine.footprint import CACHE_BYTES
@@ -37,12 +37,12 @@ class Prices:
     def measured(self, kind: TensorType) -> bool:
         return self.calibration is not None and self.calibration.of_type(kind.name) is not None
 
-    def matrix(self, kind: TensorType, tokens: int) -> float:
-        """An element of a matrix, in a step of so many tokens."""
-        cost = self._type(kind)
-        if tokens <= FEW:
-            return cost.one + (cost.few - cost.one) * (tokens - 1) / (FEW - 1)
-        return max(cost.few, tokens * cost.many)
+    def product(self, part: Weights, tokens: int) -> float:
+        """Matrices with so many tokens: never faster than they can be read."""
+        cost = self._type(part.type)
+        elements = part.elements * _of_step(tokens, cost.one, cost.few, cost.many)
+        rows = part.rows * _of_step(tokens, cost.row_one, cost.row_few, cost.row_many)
+        return max(elements + rows, part.bytes / self.bandwidth)
 
     def _type(self, kind: TensorType) -> TypeCost:
         size = kind.block_bytes / kind.block_size
@@ -56,7 +56,15 @@ class Prices:
         others = self.calibration.types
         one = size * max(cost.one / _size(cost.type) for cost in others)
         many = max(cost.many for cost in others)
-        return TypeCost(kind.name, one, max(one, FEW * many), many)
+        return TypeCost(
+            type=kind.name,
+            one=one,
+            few=max(one, FEW * many),
+            many=many,
+            row_one=max(cost.row_one for cost in others),
+            row_few=max(cost.row_few for cost in others),
+            row_many=max(cost.row_many for cost in others),
+        )
 
     def attention(self, layer: Attention, cache: CacheConfig) -> AttentionCost:
         """A cell, with all heads of the layer."""
@@ -87,6 +95,13 @@ class Prices:
             cost.flash == cache.flash_attention and cost.cache is cache.key_type
             for cost in self.calibration.attention
         )
+
+
+def _of_step(tokens: int, one: float, few: float, many: float) -> float:
+    """Up to `FEW` tokens along a line, beyond by what each token of a prompt costs."""
+    if tokens <= FEW:
+        return one + (few - one) * (tokens - 1) / (FEW - 1)
+    return max(few, tokens * many)
 
 
 def _size(name: str) -> float:

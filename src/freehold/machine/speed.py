@@ -2,7 +2,8 @@
 
 A step's time is a sum:
 
-    every step + every layer + weights, by type + attention, by head size and cells + logits
+    every step + every layer + weights, by type, elements and rows
+    + attention, by head size and cells + logits
 
 With a calibration every summand was measured here; without one, and for graphics processors, it
 is bytes by bandwidth and operations by rate, from nameplates. `Speed.basis` says which.
@@ -25,6 +26,9 @@ from freehold.weights.gguf_types import padded
 # How far off a prediction may be, as a share of it: with everything measured, with some of it
 # measured, and from nameplates.
 MEASURED_BAND, PARTLY_BAND, NAMEPLATE_BAND = 0.2, 0.4, 0.6
+# The engine reads so many seconds of a prompt in one step at most, and a first chunk in any case
+# (`engines.llamacpp.pace`).
+READING_SECONDS, FIRST_CHUNK = 1.0, 64
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,21 @@ def time_to_first_token(
     return seconds + model.logits(1)
 
 
+def largest_chunk(
+    anatomy: Anatomy,
+    calibration: Calibration | None,
+    computer: Computer,
+    settings: EngineSettings,
+) -> int:
+    """How many tokens of a prompt a step reads at most: a micro-batch, or what takes a second at
+    the beginning of a prompt, and as much more as that may be off."""
+    if calibration is None or computer.gpus:
+        return settings.micro_batch
+    speed = predict(anatomy, calibration, computer, settings, depth=0)
+    within = round(speed.prefill * READING_SECONDS * (1 + speed.band))
+    return min(settings.micro_batch, max(FIRST_CHUNK, within))
+
+
 def bytes_moved(anatomy: Anatomy, settings: EngineSettings, depth: int, sequences: int) -> int:
     """What a decoding step reads: weights once, and every sequence's cache and state."""
     weights = sum(w.bytes for w in anatomy.read(sequences)) + anatomy.output.bytes
@@ -161,7 +180,7 @@ class _Model:
 
 
 def _matrices(prices: Prices, parts: Sequence[Weights], tokens: int, share: float) -> float:
-    return sum(share * part.elements * prices.matrix(part.type, tokens) for part in parts)
+    return sum(share * prices.product(part, tokens) for part in parts)
 
 
 def _segments(

@@ -6,7 +6,8 @@ a few, because what is predicted is the usual speed, not the best.
 
     fixed costs    a model of almost no weights, with few and with many layers
     attention      a model of almost no weights, at the beginning and behind 1,536 tokens
-    formats        for each a model larger than the caches: one token, eight, and a prompt
+    formats        for each two models larger than the caches, of long rows and of short ones: one
+                   token, eight, and a prompt
 """
 
 from __future__ import annotations
@@ -223,11 +224,33 @@ class Known:
     attention: AttentionCost
 
 
-def type_cost(bench: Bench, kind: TensorType, known: Known) -> TypeCost:
-    """Of one format, without what is not its doing."""
-    one_layer = Shape(kind, 1, 1024, 4096, 16, 4, 64, context=512)
-    layers = max(2, -(-_weights_bytes() // one_layer.bytes))
-    shape = Shape(kind, layers, 1024, 4096, 16, 4, 64, context=512)
+def wide(kind: TensorType, layers: int) -> Shape:
+    """Some 1,300 elements a row."""
+    return Shape(kind, layers, 1024, 4096, 16, 4, 64, context=512)
+
+
+def narrow(kind: TensorType, layers: int) -> Shape:
+    """Some 370 elements a row: nearly four times the rows, for as many elements."""
+    return Shape(kind, layers, 256, 8192, 4, 1, 64, context=512)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds that the matrices of a model take in a step: of one token, of `FEW`, and for each
+    token of a prompt."""
+
+    shape: Shape
+    one: float
+    few: float
+    many: float
+
+
+def of_matrices(
+    bench: Bench, form: Callable[[TensorType, int], Shape], kind: TensorType, known: Known
+) -> Steps:
+    """Of a model larger than the caches, without what is not its matrices' doing."""
+    layers = max(2, -(-_weights_bytes() // form(kind, 1).bytes))
+    shape = form(kind, layers)
     timed = bench.open(shape, CacheConfig())
     timed.steps(1, 0, 1)  # maps what is not yet mapped
     early, few = timed.steps(1, 0, 7), timed.step(FEW, 0, 3)
@@ -238,19 +261,47 @@ def type_cost(bench: Bench, kind: TensorType, known: Known) -> TypeCost:
     looks = layers * shape.heads * _CELLS
 
     def rest(seconds: float, tokens: int, look: float) -> float:
-        """For each element; company on the machine may have come with what is taken off."""
-        own = seconds - other - tokens * looks * look
-        return max(own, seconds / 10) / shape.elements
+        """Company on the machine may have come with what is taken off."""
+        return max(seconds - other - tokens * looks * look, seconds / 10)
 
     decoding = known.attention.decode
     alone = rest(one, 1, decoding)
     # A token in company never costs more than alone.
-    return TypeCost(
-        type=kind.name,
+    return Steps(
+        shape=shape,
         one=alone,
         few=min(rest(few, FEW, decoding), FEW * alone),
         many=min(rest(many, _PROMPT, known.attention.prefill) / _PROMPT, alone),
     )
+
+
+def type_cost(broad: Steps, thin: Steps) -> TypeCost:
+    """Of one format, from models of many elements a row and of few."""
+
+    def split(long: float, short: float) -> tuple[float, float]:
+        return elements_and_rows(
+            (broad.shape.elements, broad.shape.rows, long),
+            (thin.shape.elements, thin.shape.rows, short),
+        )
+
+    one, row_one = split(broad.one, thin.one)
+    few, row_few = split(broad.few, thin.few)
+    many, row_many = split(broad.many, thin.many)
+    return TypeCost(broad.shape.kind.name, one, few, many, row_one, row_few, row_many)
+
+
+def elements_and_rows(
+    long: tuple[int, int, float], short: tuple[int, int, float]
+) -> tuple[float, float]:
+    """What an element and what a row costs, from two models: elements, rows, seconds.
+
+    Both models are met exactly, unless one of the costs would be negative: then a row costs
+    nothing, or at most half of what the long rows took.
+    """
+    (elements, rows, seconds), (others, other_rows, other_seconds) = long, short
+    row = (other_seconds * elements - seconds * others) / (other_rows * elements - rows * others)
+    row = min(max(0.0, row), seconds / 2 / rows)
+    return (seconds - rows * row) / elements, row
 
 
 # All of it
@@ -285,10 +336,13 @@ def calibrate(
             doing(f"attention with heads of {head_dim}, {cache.value} cache")
             attentions.append(attention(bench, flash, cache, head_dim))
         known = Known(step, layer, attentions[0])
-        costs = []
+        costs, fastest_read, fastest_product = [], read, 0.0
         for kind in formats:
             doing(f"weights of type {kind.name}")
-            costs.append(type_cost(bench, kind, known))
+            broad = of_matrices(bench, wide, kind, known)
+            costs.append(type_cost(broad, of_matrices(bench, narrow, kind, known)))
+            fastest_read = max(fastest_read, broad.shape.bytes / broad.one)
+            fastest_product = max(fastest_product, 2 * broad.shape.elements / broad.many)
     return Calibration(
         computer="",
         build="",
@@ -296,8 +350,8 @@ def calibrate(
         seconds=time.monotonic() - began,
         threads=threads,
         # Weights that were read faster than the plain reading prove more to be possible.
-        bandwidth=max(read, *(_bytes_per_element(cost) / cost.one for cost in costs)),
-        matrix_rate=max(2 / cost.many for cost in costs),
+        bandwidth=fastest_read,
+        matrix_rate=fastest_product,
         step=step,
         layer=layer,
         logit=logit(),
@@ -305,11 +359,6 @@ def calibrate(
         attention=tuple(attentions),
         share=min(1.0, bench.clock.cpu / (bench.clock.wall * threads)),
     )
-
-
-def _bytes_per_element(cost: TypeCost) -> float:
-    kind = TensorType[cost.type]
-    return kind.block_bytes / kind.block_size
 
 
 def main(threads: str, kernels: str) -> None:

@@ -78,6 +78,11 @@ class Shape:
         return self.layers * sum(math.prod(shape) for shape in self.matrices.values())
 
     @property
+    def rows(self) -> int:
+        """Of all layers' matrices."""
+        return self.layers * sum(rows for _, rows in self.matrices.values())
+
+    @property
     def bytes(self) -> int:
         return self.elements // self.kind.block_size * self.kind.block_bytes
 
