@@ -246,6 +246,7 @@ def test_load_ps_and_stop(alone: Gateway, run: Any) -> None:
     assert "No model is in memory" in run("ps").stderr
     assert run("load", "tiny", "--keep-alive", "10m").stderr == "tiny is loaded.\n"
     heading, row = run("ps").stdout.splitlines()
+    assert heading.split()[5] == "PROFILE"
     assert heading.split()[:4] == ["NAME", "STATE", "MEASURED", "EXPECTED"]
     assert row.startswith("tiny  ready")
     assert row.endswith(("in 10m", "in 9m59s"))

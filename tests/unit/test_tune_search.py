@@ -14,7 +14,7 @@ from freehold.lab.tune import budget, grid, search
 from freehold.lab.tune.grid import Candidate
 from freehold.lab.tune.search import Point
 from freehold.machine.computer import Processor
-from freehold.machine.profile import EngineSettings, Loss, Speeds
+from freehold.machine.profile import WEIGHTS, EngineSettings, Loss, Speeds, score
 
 BASE = EngineSettings(CacheConfig(), threads=8, micro_batch=512)
 BASELINE = Candidate(None, BASE)
@@ -44,14 +44,14 @@ def test_the_winner_is_never_worse_than_the_baseline(
 ) -> None:
     baseline = Point(BASELINE, untuned)
     won = search.winner(baseline, others, max_loss)
-    assert won is baseline or search.score(won.speeds, untuned) > 1
-    for part in search.WEIGHTS:
+    assert won is baseline or score(won.speeds, untuned) > 1
+    for part in WEIGHTS:
         assert getattr(won.speeds, part) >= getattr(untuned, part) * (1 - search.SLACK)
     assert won.loss is None or won.loss.divergence <= max_loss
     allowed = [p for p in others if search.admissible(p, untuned, max_loss)]
     if won is not baseline:
-        best = max(search.score(p.speeds, untuned) for p in allowed)
-        assert search.score(won.speeds, untuned) == best
+        best = max(score(p.speeds, untuned) for p in allowed)
+        assert score(won.speeds, untuned) == best
 
 
 @given(speeds, points, st.floats(0, 0.5), st.floats(0, 0.5))
@@ -60,7 +60,7 @@ def test_a_larger_loss_allowed_never_gives_less_speed(
 ) -> None:
     baseline = Point(BASELINE, untuned)
     scores = [
-        search.score(search.winner(baseline, others, limit).speeds, untuned)
+        score(search.winner(baseline, others, limit).speeds, untuned)
         for limit in sorted((less, more))
     ]
     assert scores[1] >= scores[0]
@@ -79,8 +79,7 @@ def test_whoever_is_not_on_the_frontier_is_beaten_there(
     for p in (baseline, *others):
         if not any(p is kept for kept in front):
             assert any(
-                loss(kept) <= loss(p)
-                and search.score(kept.speeds, untuned) >= search.score(p.speeds, untuned)
+                loss(kept) <= loss(p) and score(kept.speeds, untuned) >= score(p.speeds, untuned)
                 for kept in front
             )
     assert sorted(map(loss, front)) == list(map(loss, front))
@@ -88,12 +87,12 @@ def test_whoever_is_not_on_the_frontier_is_beaten_there(
 
 @given(speeds, st.floats(0.1, 10))
 def test_the_score_of_equal_gains_is_the_gain(untuned: Speeds, factor: float) -> None:
-    faster = Speeds(**{part: getattr(untuned, part) * factor for part in search.WEIGHTS})
-    assert math.isclose(search.score(faster, untuned), factor, rel_tol=1e-9)
+    faster = Speeds(**{part: getattr(untuned, part) * factor for part in WEIGHTS})
+    assert math.isclose(score(faster, untuned), factor, rel_tol=1e-9)
 
 
 def test_the_weights_of_the_mix_are_a_whole() -> None:
-    assert math.isclose(sum(search.WEIGHTS.values()), 1)
+    assert math.isclose(sum(WEIGHTS.values()), 1)
 
 
 @given(st.dictionaries(st.sampled_from(grid.DEFAULT_FORMATS), speeds), speeds)
@@ -105,7 +104,7 @@ def test_the_baseline_is_always_in_the_final_and_formats_come_once(
     assert running[0] == BASELINE
     assert len({c.quantisation for c in running[1:]}) == len(running) - 1
     for candidate, known in tried.items():
-        assert (candidate in running) == (search.score(known, untuned) > 1)
+        assert (candidate in running) == (score(known, untuned) > 1)
 
 
 def test_who_is_slower_at_something_goes_to_the_final_only_where_no_other_does() -> None:

@@ -16,7 +16,8 @@ from freehold.domain.durations import spelled
 def command(as_json: bool) -> None:
     """List the models in the memory of running servers, and how their upstreams are.
 
-    MEASURED is the most that a model's process has taken; EXPECTED is what it was loaded for.
+    MEASURED is the most that a model's process has taken; EXPECTED is what it was loaded for;
+    PROFILE what `freehold tune` found and it runs with: its weights, the gain, the day.
     """
     from freehold.cli.servers import running
 
@@ -43,7 +44,7 @@ def _print_models(answers: dict[str, dict[str, Any]]) -> None:
     now = datetime.now(UTC)
     several = len(answers) > 1
     print_table(
-        ("NAME", "STATE", "MEASURED", "EXPECTED", "CONTEXT", "USERS", "SINCE", "EXPIRES")
+        ("NAME", "STATE", "MEASURED", "EXPECTED", "CONTEXT", "PROFILE", "USERS", "SINCE", "EXPIRES")
         + (("SERVER",) if several else ()),
         ((*_row(model, now), *((url,) if several else ())) for url, model in rows),
     )
@@ -82,10 +83,19 @@ def _row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
         size(measured) if measured is not None else "",
         size(memory["expected_bytes"]),
         str(context) if context is not None else "",
+        _profile(model.get("profile")),
         str(model["users"]) + (f" (+{model['waiting']})" if model["waiting"] else ""),
         f"{spelled(_seconds(now, model['since']))} ago",
         _expires(model, now),
     )
+
+
+def _profile(profile: dict[str, Any] | None) -> str:
+    """As the server's own `freehold tune` found it; an older server tells nothing."""
+    if profile is None:
+        return ""
+    weights = profile["quantisation"] or "settings"
+    return f"{weights}, {profile['gain']:.2f}x, {profile['measured_at'][:10]}"
 
 
 def _state(model: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from freehold.domain.errors import InvalidRequest, ModelNotPulled
 from freehold.domain.settings import Settings
 from freehold.domain.upstreams import Upstream
 from freehold.machine.profile import Profile
-from freehold.runtime.profiles import Here, Profiles
+from freehold.runtime.profiles import Holding
 from freehold.text.client import Prompt, TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Verdict
@@ -114,12 +114,13 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
     dossier = dossiers.of(model)
     verdict, template = dossier.verdict, dossiers.template(model, dossier)
     if as_json:
-        profile = Profiles(settings.home).get(model.digest)
+        held = Holding(library, settings).of(model.digest)
         print_json(
             {
                 **_facts(model, verdict),
                 "template": template.data if template else None,
-                "profile": msgspec.to_builtins(profile),
+                "profile": msgspec.to_builtins(held.profile) if held else None,
+                "profile_objection": held.objection if held else None,
             }
         )
         return
@@ -155,9 +156,9 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
             ("Fetched", model.manifest.fetched_at),
             ("Base models", ", ".join(model.manifest.base_models) or "none declared"),
         ]
-    profile = Profiles(settings.home).get(model.digest)
-    if profile is not None:
-        lines.append(("Profile", _profile_words(profile, settings)))
+    held = Holding(library, settings).of(model.digest)
+    if held is not None:
+        lines.append(("Profile", _profile_words(held.profile, held.objection)))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name.ljust(width)}  {value}")
@@ -167,11 +168,14 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         click.echo(template.changes)
 
 
-def _profile_words(profile: Profile, settings: Settings) -> str:
+def _profile_words(profile: Profile, objection: str | None) -> str:
     weights = profile.quantisation or "the weights as they are"
-    objection = Here.now(settings.home).objection(profile)
-    state = "not used: it " + objection if objection else "used by run and serve"
-    return f"of {profile.date}, {weights}; {state}"
+    loss = f" (mean KL divergence {profile.loss.divergence:.3f})" if profile.loss else ""
+    state = f"not used: it {objection}" if objection else "used by run and serve"
+    return (
+        f"of {profile.date}, {weights}{loss}, {profile.settings.text}; "
+        f"{profile.gain:.2f} times as fast as untuned; {state}"
+    )
 
 
 def _show_difference(model: LocalModel, other: LocalModel) -> None:

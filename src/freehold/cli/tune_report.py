@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from freehold.domain.engine import CacheLayout
 from freehold.domain.errors import InvalidModelFile, UnknownArchitecture
-from freehold.lab.tune.search import WEIGHTS, Point, admissible, score
+from freehold.lab.tune.search import Point, admissible
 from freehold.lab.tune.tuner import Outcome
 from freehold.machine.calibration import Calibration
 from freehold.machine.dissect import anatomy_of_header
-from freehold.machine.profile import EngineSettings, Loss, Profile, Speeds
+from freehold.machine.profile import WEIGHTS, Loss, Profile, Speeds, score
 from freehold.machine.roofline import Roofline, roofline
 from freehold.machine.tuning import TunedPoint, Tuning
 from freehold.weights.gguf import read_header
@@ -33,27 +32,12 @@ def rows(outcome: Outcome, max_loss: float) -> Iterator[tuple[str, ...]]:
     for point in (outcome.baseline, *ranked):
         yield (
             point.candidate.quantisation or "as they are",
-            settings_words(point.candidate.settings),
+            point.candidate.settings.text,
             *(f"{value:.1f}" for value in _in_order(point.speeds)),
             f"{score(point.speeds, before):.2f}",
             *_loss_words(point.loss),
             _remark(point, outcome, max_loss),
         )
-
-
-def settings_words(settings: EngineSettings) -> str:
-    """``streams f16, flash attention, ubatch 256, 2 threads, plain kernels``."""
-    cache = settings.cache
-    words = [
-        f"{cache.layout.value if cache.layout is CacheLayout.UNIFIED else 'streams'} "
-        f"{cache.key_type.value}",
-        "flash" if cache.flash_attention else "no flash",
-        f"micro-batch {settings.micro_batch}",
-        f"{settings.threads} threads",
-    ]
-    if not settings.repack:
-        words.append("plain kernels")
-    return ", ".join(words)
 
 
 def _in_order(speeds: Speeds) -> tuple[float, float, float, float]:

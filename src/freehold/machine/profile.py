@@ -8,11 +8,14 @@ one of them has changed it is not used, and the user is told once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
-from freehold.domain.engine import CacheConfig
+from freehold.domain.engine import CacheConfig, CacheLayout
 
 PROFILE_FORMAT: Literal[1] = 1
 
@@ -29,6 +32,21 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     micro_batch: int
     repack: bool = True
 
+    @property
+    def text(self) -> str:
+        """``streams f16, no flash, micro-batch 256, 2 threads, plain kernels``."""
+        cache = self.cache
+        layout = "unified" if cache.layout is CacheLayout.UNIFIED else "streams"
+        words = [
+            f"{layout} {cache.key_type.value}",
+            "flash" if cache.flash_attention else "no flash",
+            f"micro-batch {self.micro_batch}",
+            f"{self.threads} threads",
+        ]
+        if not self.repack:
+            words.append("plain kernels")
+        return ", ".join(words)
+
 
 class Speeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens per second: reading a prompt, and decoding behind it (``deep``), in an empty context
@@ -39,6 +57,24 @@ class Speeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     empty: float
     deep: float
     many: float
+
+
+# The stated mix: reading prompts, answering short questions, answering behind a long text, and
+# answering several people at once.
+WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"prefill": 0.3, "empty": 0.25, "deep": 0.25, "many": 0.2}
+)
+
+
+def score(speeds: Speeds, baseline: Speeds) -> float:
+    """The geometric mean of the ratios to the baseline's speeds, weighted by `WEIGHTS`: twice as
+    fast at everything is 2, and no unit matters."""
+    return math.exp(
+        sum(
+            weight * math.log(getattr(speeds, part) / getattr(baseline, part))
+            for part, weight in WEIGHTS.items()
+        )
+    )
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,6 +117,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quantisation: str | None = None
     loss: Loss | None = None
     format: Literal[1] = PROFILE_FORMAT
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the untuned model, by `score`."""
+        return score(self.after, self.before)
 
     @property
     def date(self) -> str:

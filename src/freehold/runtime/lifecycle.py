@@ -28,6 +28,7 @@ from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
 from freehold.domain.events import Event, Finished, TextDelta
 from freehold.engines.base import Capabilities, Engine, Progressive
+from freehold.machine.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,10 @@ POISON_REMEMBERED = 256
 
 
 class Supervisor:
-    """One model's engine, through any number of crashes. Used from one event loop."""
+    """One model's engine, through any number of crashes. Used from one event loop.
+
+    ``profile``: the measured settings it runs with.
+    """
 
     def __init__(
         self,
@@ -55,9 +59,11 @@ class Supervisor:
         make: MakeEngine,
         *,
         verify: Verify = _nothing_to_verify,
+        profile: Profile | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.name = name
+        self.profile = profile
         self._verify = verify
         self._make = make
         self._sleep = sleep

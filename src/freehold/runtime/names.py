@@ -100,6 +100,18 @@ class Names:
         manifest = self._library.registry.get(key)
         return Described(manifest.reference, False, self._names_of(key), manifest)
 
+    def digest(self, described: Described) -> str | None:
+        """Of a model's weights; None: it is another server's, or a file that was not read yet."""
+        if described.manifest is not None:
+            return described.manifest.files[0].sha256
+        if described.path is None:
+            return None
+        with contextlib.suppress(OSError):
+            known = self._library.store.path_record(described.path)
+            if known is not None and known.still_describes(described.path):
+                return known.sha256
+        return None
+
     def _names_of(self, key: str) -> tuple[str, ...]:
         """The aliases of a model, as far as its name can be read."""
         found = []

@@ -7,6 +7,7 @@ same bytes. What a person set by a flag, a variable or the file goes before it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +89,59 @@ class Here:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A profile of the store. ``objection``: why it is not used; None: it is."""
+
+    profile: Profile
+    objection: str | None
+
+
+class Holding:
+    """The profiles of one store as a server goes by them; what this computer and build are is
+    found out once. With ``locks`` no weights are run that no lock names."""
+
+    def __init__(self, library: Library, settings: Settings, locks: tuple[Lock, ...] = ()) -> None:
+        self._library = library
+        self._settings = settings
+        self._locks = locks
+
+    @functools.cached_property
+    def _here(self) -> Here:
+        return Here.now(self._settings.home)
+
+    def of(self, digest: str) -> Held | None:
+        """What was measured of these weights. Reads a small file."""
+        profile = Profiles(self._settings.home).get(digest)
+        if profile is None:
+            return None
+        if not self._settings.profiles:
+            return Held(profile, "is left out by the settings")
+        return Held(profile, self._objection(profile))
+
+    def _objection(self, profile: Profile) -> str | None:
+        objection = self._here.objection(profile)
+        if objection is not None or profile.weights == profile.source:
+            return objection
+        locked = {file.sha256 for lock in self._locks for file in lock.files}
+        if self._locks and profile.weights not in locked:
+            return "runs weights that no lock names"
+        if not self._library.store.has(profile.weights):
+            return "needs weights that were made here and are gone"
+        return None
+
+
+@dataclass(frozen=True)
 class Choice:
     """What is to be loaded, and one line about it for a person, if there is something to say.
 
-    ``made`` is the digest of weights that are run instead of the model's own.
+    ``profile`` is the one in effect. ``made`` is the digest of weights that are run instead of the
+    model's own.
     """
 
     config: EngineConfig
     remark: str | None = None
     made: str | None = None
+    profile: Profile | None = None
 
 
 def choose(
@@ -110,20 +155,14 @@ def choose(
 
     Weights made here are verified like any others. With ``locks`` none are run that no lock names.
     """
-    profile = Profiles(settings.home).get(model.digest) if settings.profiles else None
-    if profile is None:
+    held = Holding(library, settings, locks).of(model.digest) if settings.profiles else None
+    if held is None:
         return Choice(config)
-    objection = Here.now(settings.home).objection(profile)
-    if objection is None and profile.weights != model.digest:
-        locked = {file.sha256 for lock in locks for file in lock.files}
-        if locks and profile.weights not in locked:
-            objection = "runs weights that no lock names"
-        elif not library.store.has(profile.weights):
-            objection = "needs weights that were made here and are gone"
-    if objection is not None:
+    profile = held.profile
+    if held.objection is not None:
         return Choice(
             config,
-            f"The profile of {model.name} {objection} and is not used. "
+            f"The profile of {model.name} {held.objection} and is not used. "
             f"To measure anew: freehold tune {model.reference}",
         )
     paths, made = config.paths, None
@@ -135,7 +174,7 @@ def choose(
             return Choice(config, f"The profile of {model.name} is not used: {error.message}")
         paths, made = (str(path),), profile.weights
     applied = apply(profile, dataclasses.replace(config, paths=paths), settings)
-    return Choice(applied, _remark(model, profile), made)
+    return Choice(applied, _remark(model, profile), made, profile)
 
 
 def forget_made(library: Library, digest: str) -> int:

@@ -27,7 +27,7 @@ from freehold.runtime.lifecycle import Supervisor
 from freehold.runtime.manager import MakeSupervisor, Manager, Rules
 from freehold.runtime.needs import needed, setup
 from freehold.runtime.observing import Meters
-from freehold.runtime.profiles import Choice
+from freehold.runtime.profiles import Choice, Holding
 from freehold.runtime.room import Room
 from freehold.runtime.searches import Searches
 from freehold.runtime.upstreams import Upstreams
@@ -56,6 +56,7 @@ class Runtime:
     conversations: Conversations
     kept_answers: KeptAnswers
     searches: Searches
+    holding: Holding
     meters: Meters
 
     def take(self, settings: Settings) -> None:
@@ -147,7 +148,7 @@ def _supervisors(
             tally.engines += 1
             return build(config)
 
-        return Supervisor(model.name, counted, verify=verify)
+        return Supervisor(model.name, counted, verify=verify, profile=choice.profile)
 
     return make
 
@@ -217,6 +218,7 @@ async def open_runtime(
                 conversations=conversations,
                 kept_answers=kept_answers,
                 searches=searches,
+                holding=Holding(library, settings, locks),
                 meters=meters,
             )
     finally:

@@ -1615,6 +1615,8 @@ export interface components {
             readonly licence: components["schemas"]["Licence"] | null;
             /** Loaded */
             readonly loaded: boolean;
+            /** @description What `freehold tune` found for it; null: it was not tuned here. */
+            readonly profile: components["schemas"]["ProfileShown"] | null;
             /** Size Bytes */
             readonly size_bytes: number | null;
         };
@@ -1622,7 +1624,8 @@ export interface components {
          * ModelInMemory
          * @description ``users`` have a lease of it, ``waiting`` have asked for one. ``progress`` of its load is
          *     from 0 to 1, null where it is not known. ``expires`` null: it stays until its room is needed,
-         *     and if ``pinned`` even then.
+         *     and if ``pinned`` even then. ``profile``: what `freehold tune` measured and it runs with; null:
+         *     it runs untuned, or is not loaded yet.
          */
         readonly ModelInMemory: {
             /** Context */
@@ -1634,6 +1637,7 @@ export interface components {
             readonly model: string;
             /** Pinned */
             readonly pinned: boolean;
+            readonly profile: components["schemas"]["ProfileShown"] | null;
             /** Progress */
             readonly progress: number | null;
             /** Since */
@@ -1898,6 +1902,25 @@ export interface components {
             readonly tokens_per_second: components["schemas"]["SpeedsShown"];
             /** Weights */
             readonly weights: string | null;
+        };
+        /**
+         * ProfileShown
+         * @description ``quantisation`` null: the weights are as they are. ``gain`` is against the untuned model,
+         *     ``divergence`` what other weights lose: the mean KL divergence in nats, null where nothing but
+         *     rounding differs. ``objection``: why it is not used; null: it is.
+         */
+        readonly ProfileShown: {
+            /** Divergence */
+            readonly divergence: number | null;
+            /** Gain */
+            readonly gain: number;
+            /** Measured At */
+            readonly measured_at: string;
+            /** Objection */
+            readonly objection?: string | null;
+            /** Quantisation */
+            readonly quantisation: string | null;
+            readonly settings: components["schemas"]["SettingsShown"];
         };
         /**
          * Progress

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from freehold.api.admin.models_schema import Memory, ModelInMemory
+from freehold.api.openai.profiles import profile_shown
 from freehold.runtime.manager import Standing
 
 
@@ -27,6 +28,7 @@ class Now:
 
 def in_memory(standing: Standing, now: Now) -> ModelInMemory:
     resident, lease = standing.resident, standing.lease
+    profile = None if lease is None else lease.supervisor.profile
     return ModelInMemory(
         model=resident.name,
         state=resident.phase.value,
@@ -38,4 +40,5 @@ def in_memory(standing: Standing, now: Now) -> ModelInMemory:
         context=None if lease is None else lease.supervisor.capabilities.context,
         progress=standing.progress,
         memory=Memory(expected_bytes=standing.expected, measured_bytes=standing.measured),
+        profile=None if profile is None else profile_shown(profile),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from freehold.api.openai.common import ModelName, Request
+from freehold.api.openai.profiles import ProfileShown
 from freehold.domain.durations import DURATION, FOREVER, seconds
 
 _LONGEST_SECONDS = 1e12
@@ -63,7 +64,8 @@ class Memory(BaseModel):
 class ModelInMemory(BaseModel):
     """``users`` have a lease of it, ``waiting`` have asked for one. ``progress`` of its load is
     from 0 to 1, null where it is not known. ``expires`` null: it stays until its room is needed,
-    and if ``pinned`` even then.
+    and if ``pinned`` even then. ``profile``: what `freehold tune` measured and it runs with; null:
+    it runs untuned, or is not loaded yet.
     """
 
     model: str
@@ -76,6 +78,7 @@ class ModelInMemory(BaseModel):
     context: int | None
     progress: float | None
     memory: Memory
+    profile: ProfileShown | None
 
 
 class ModelsInMemory(BaseModel):

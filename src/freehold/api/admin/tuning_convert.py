@@ -8,12 +8,11 @@ from freehold.api.admin.tuning_schema import (
     LossShown,
     PointShown,
     SearchShown,
-    SettingsShown,
     SpeedsShown,
     TuneRequest,
     TuningShown,
 )
-from freehold.machine.profile import EngineSettings
+from freehold.api.openai.profiles import settings_shown
 from freehold.machine.tuning import TunedPoint, Tuning
 from freehold.runtime.searches import Search, SearchWishes
 
@@ -60,24 +59,11 @@ def _point(point: TunedPoint) -> PointShown:
     loss = point.loss
     return PointShown(
         weights=point.weights,
-        settings=_settings(point.settings),
+        settings=settings_shown(point.settings),
         tokens_per_second=SpeedsShown(**msgspec.to_builtins(point.tokens_per_second)),
         gain=point.gain,
         loss=None if loss is None else LossShown(**msgspec.to_builtins(loss)),
         admissible=point.admissible,
         on_frontier=point.on_frontier,
         chosen=point.chosen,
-    )
-
-
-def _settings(settings: EngineSettings) -> SettingsShown:
-    cache = settings.cache
-    return SettingsShown(
-        cache_layout=cache.layout.value,
-        key_type=cache.key_type.value,
-        value_type=cache.value_type.value,
-        flash_attention=cache.flash_attention,
-        threads=settings.threads,
-        micro_batch=settings.micro_batch,
-        repack=settings.repack,
     )

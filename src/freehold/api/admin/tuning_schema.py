@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from freehold.api.openai.common import ModelName, Request
+from freehold.api.openai.profiles import SettingsShown
 
 _Format = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,16}$")]
 
@@ -54,16 +55,6 @@ class TuningState(BaseModel):
     """``search``: the one that runs, or the last since the server began; null: none."""
 
     search: SearchShown | None
-
-
-class SettingsShown(BaseModel):
-    cache_layout: str
-    key_type: str
-    value_type: str
-    flash_attention: bool
-    threads: int
-    micro_batch: int
-    repack: bool
 
 
 class SpeedsShown(BaseModel):

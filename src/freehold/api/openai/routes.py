@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from freehold.api.openai import convert
+from freehold.api.openai.profiles import ProfileShown, profile_shown
 from freehold.api.openai.schema import (
     ChatCompletion,
     ChatCompletionRequest,
@@ -118,8 +119,16 @@ def _model(runtime: Runtime, name: str) -> Model:
             alias_of=described.alias_of,
             size_bytes=manifest.size if manifest else None,
             licence=_licence(runtime, manifest) if manifest else None,
+            profile=_profile(runtime, described),
         ),
     )
+
+
+def _profile(runtime: Runtime, described: Described) -> ProfileShown | None:
+    """Of the weights as they are, whether they are loaded or not."""
+    digest = runtime.manager.known.digest(described)
+    held = runtime.holding.of(digest) if digest else None
+    return profile_shown(held.profile, held.objection) if held else None
 
 
 def _owner(described: Described) -> str:

@@ -33,6 +33,7 @@ from freehold.api.openai.common import (
     ToolName,
     mode_as_object,
 )
+from freehold.api.openai.profiles import ProfileShown
 
 
 def _text_as_part(value: Any) -> Any:
@@ -342,6 +343,9 @@ class ModelDetails(BaseModel):
     alias_of: str | None
     size_bytes: int | None
     licence: Licence | None
+    profile: ProfileShown | None = Field(
+        description="What `freehold tune` found for it; null: it was not tuned here."
+    )
 
 
 class Licence(BaseModel):

@@ -1,27 +1,16 @@
-"""Who is better: the score, who stays in the running, and who wins. Pure.
-
-The score is the geometric mean of the ratios to the baseline's speeds, weighted by `WEIGHTS`: twice
-as fast at everything is 2, and no unit matters.
-"""
+"""Who is better, who stays in the running, and who wins. Pure."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import msgspec
 
 from freehold.lab.tune.grid import Candidate
-from freehold.machine.profile import Loss, Speeds
+from freehold.machine.profile import WEIGHTS, Loss, Speeds, score
 
-# The stated mix: reading prompts, answering short questions, answering behind a long text, and
-# answering several people at once.
-WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"prefill": 0.3, "empty": 0.25, "deep": 0.25, "many": 0.2}
-)
 # Below this a gain is not told from noise.
 LEAST_GAIN = 0.03
 # No part of the mix may be slower than untuned by more than a measurement may be off.
@@ -35,15 +24,6 @@ class Point:
     candidate: Candidate
     speeds: Speeds
     loss: Loss | None = None
-
-
-def score(speeds: Speeds, baseline: Speeds) -> float:
-    return math.exp(
-        sum(
-            weight * math.log(getattr(speeds, part) / getattr(baseline, part))
-            for part, weight in WEIGHTS.items()
-        )
-    )
 
 
 def projected(speeds: Speeds, depth: int, full: int) -> Speeds:
