@@ -23,11 +23,15 @@ _SILENCE = 900.0  # a run has a limit of its own
 
 @dataclass(frozen=True)
 class Client:
-    """How one server is asked. ``end_tokens`` are made impossible, so all answers are as long."""
+    """How one server is asked. ``end_tokens`` are made impossible, so all answers are as long.
+
+    ``socket`` is the path of a UNIX socket that is asked instead of the port.
+    """
 
     port: int
     model: str
     end_tokens: Sequence[int]
+    socket: str | None = None
 
     async def run(self, load: Load, limit: float) -> list[Record]:
         """Ask everything in ``load``; at most ``limit`` seconds."""
@@ -77,7 +81,7 @@ class Client:
                 under_way.release()
 
         answer = Answer(on_chunk)
-        endpoint = Endpoint("http", "127.0.0.1", self.port, "/v1")
+        endpoint = Endpoint("http", "127.0.0.1", self.port, "/v1", socket=self.socket)
         refusal = await ask(endpoint, self._body(messages, wanted), answer, _SILENCE)
         if refusal is not None:
             raise BenchmarkError(f"The server answered with {refusal}")

@@ -66,15 +66,9 @@ _COLUMNS = (
 def render(results: Results) -> str:
     """Everything between the markers."""
     about = results.about
-    machine = about["machine"]
     best = results.best or "not screened"
     lines = [
-        f"Measured {about['date']} at commit {about['commit']} on {machine['processor']}, "
-        f"{machine['cores']} cores ({', '.join(machine['features']) or 'no vector extensions'}), "
-        f"{machine['memory_gb']} GB, {machine['system']}; "
-        + ", ".join(f"{name} {value}" for name, value in about["versions"].items())
-        + f"; model `{about['model']}` (SHA-256 `{about['sha256'][:16]}…`); "
-        f"medians of {about['repeats']} repeats. The best flags of llama-server: **{best}**.",
+        f"{origin(results)} The best flags of llama-server: **{best}**.",
         "",
         *_wanted_table(results),
         "",
@@ -91,6 +85,20 @@ def render(results: Results) -> str:
     if notes:
         lines += ["", "What to know about these numbers:", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines)
+
+
+def origin(results: Results) -> str:
+    """When, where and with what it was measured."""
+    about = results.about
+    machine = about["machine"]
+    return (
+        f"Measured {about['date']} at commit {about['commit']} on {machine['processor']}, "
+        f"{machine['cores']} cores ({', '.join(machine['features']) or 'no vector extensions'}), "
+        f"{machine['memory_gb']} GB, {machine['system']}; "
+        + ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+        + f"; model `{about['model']}` (SHA-256 `{about['sha256'][:16]}…`); "
+        f"medians of {about['repeats']} repeats."
+    )
 
 
 def _commands(results: Results) -> dict[str, str]:

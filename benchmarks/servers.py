@@ -70,7 +70,7 @@ class Server:
 
     def flags(self, model: Path) -> str:
         """The command as the report shows it: without what differs between machines."""
-        words = [Path(word).name if "/" in word else word for word in self.command]
+        words = [Path(word).name if word.startswith("/") else word for word in self.command]
         return " ".join("MODEL" if word == model.name else word for word in words)
 
 
@@ -109,7 +109,7 @@ class Watch:
 
     def __init__(self, process: int) -> None:
         self.peak_memory = 0.0
-        self._process = psutil.Process(process)
+        self._roots = [psutil.Process(process)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -119,6 +119,10 @@ class Watch:
         """Count the others' processor time from now on."""
         self._began = time.monotonic()
         self._used = _busy_seconds() - self._own_seconds()
+
+    def join(self, other: Watch) -> None:
+        """What another server takes is part of this one's: it works for it."""
+        self._roots += other._roots
 
     def others(self) -> float:
         """The share of the machine's processor time that was neither the server's nor ours."""
@@ -144,10 +148,17 @@ class Watch:
 
     def _of_all(self, ask: Callable[[psutil.Process], float]) -> list[float]:
         found: list[float] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in (self._process, *self._process.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    found.append(ask(process))
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(ask(process))
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's, with all it has started."""
+        found: list[psutil.Process] = []
+        for root in self._roots:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [root, *root.children(recursive=True)]
         return found
 
 

@@ -18,7 +18,7 @@ CACHE = ROOT / ".cache" / "bench"
 SOURCE = "qwen2.5-coder:0.5b"
 SOURCE_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 # llama.cpp's `llama_ftype`.
-FILE_TYPES = {"q8_0": 7, "q4_0": 2}
+FILE_TYPES = {"q8_0": 7, "q4_0": 2, "bf16": 32}
 
 
 class BenchmarkError(Exception):
@@ -53,7 +53,7 @@ def source_file() -> Path:
 
 
 def model_file(kind: str) -> Path:
-    """The weights as ``kind`` (``q8_0`` or ``q4_0``), made once and kept in the cache."""
+    """The weights as ``kind`` (of `FILE_TYPES`), made once and kept in the cache."""
     target = CACHE / f"qwen2.5-coder-0.5b-{kind}.gguf"
     if target.exists():
         return target

@@ -46,6 +46,10 @@ class Load:
     arrival: Conversation | None = None
 
 
+# Makes a load from a vocabulary, dice and a scale; see `build`.
+Builder = Callable[[Tokens, random.Random, float], Load]
+
+
 def text_of(count: int, tokens: Tokens, chance: random.Random) -> str:
     """Sentences of common words, ``count`` tokens long on their own."""
     for _ in range(1000):
@@ -65,11 +69,25 @@ def _sentences(words: int, chance: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _unique(clients: int, requests: int) -> Callable[[Tokens, random.Random, float], Load]:
+def unique(clients: int, requests: int) -> Builder:
+    """Prompts of 256 tokens that share nothing but the template."""
+
     def build(tokens: Tokens, chance: random.Random, scale: float) -> Load:
         count = max(clients, round(requests * scale))
         made = tuple(Conversation((text_of(256, tokens, chance),)) for _ in range(count))
         return Load(clients, made)
+
+    return build
+
+
+def sharing(clients: int, requests: int, system: int, own: int) -> Builder:
+    """Prompts of ``own`` tokens after the same system prompt, which nobody has read before."""
+
+    def build(tokens: Tokens, chance: random.Random, scale: float) -> Load:
+        same = text_of(system, tokens, chance)
+        count = max(clients, round(requests * scale))
+        made = (Conversation((text_of(own, tokens, chance),), same) for _ in range(count))
+        return Load(clients, tuple(made))
 
     return build
 
@@ -82,15 +100,6 @@ def _chat(tokens: Tokens, chance: random.Random, scale: float) -> Load:
             Conversation(tuple(text_of(64, tokens, chance) for _ in range(turns))) for _ in range(8)
         ),
     )
-
-
-def _shared(tokens: Tokens, chance: random.Random, scale: float) -> Load:
-    system = text_of(1024, tokens, chance)
-    made = (
-        Conversation((text_of(16, tokens, chance),), system)
-        for _ in range(max(8, round(16 * scale)))
-    )
-    return Load(8, tuple(made))
 
 
 def _long(tokens: Tokens, chance: random.Random, scale: float) -> Load:
@@ -119,12 +128,12 @@ def _copying(tokens: Tokens, chance: random.Random) -> Conversation:
     return Conversation((f"{question}\n\n```python\n{code.strip()}\n```",), None, 192)
 
 
-WORKLOADS: Mapping[str, Callable[[Tokens, random.Random, float], Load]] = {
-    "unique-1": _unique(1, 3),
-    "unique-8": _unique(8, 16),
-    "unique-16": _unique(16, 32),
+WORKLOADS: Mapping[str, Builder] = {
+    "unique-1": unique(1, 3),
+    "unique-8": unique(8, 16),
+    "unique-16": unique(16, 32),
     "chat": _chat,
-    "shared": _shared,
+    "shared": sharing(8, 16, 1024, 16),
     "long": _long,
     "copy": _copy,
 }
@@ -134,9 +143,15 @@ def _chance(seed: str) -> random.Random:
     return random.Random(seed)
 
 
-def build(name: str, tokens: Tokens, seed: str, scale: float = 1.0) -> Load:
+def build(
+    name: str,
+    tokens: Tokens,
+    seed: str,
+    scale: float = 1.0,
+    workloads: Mapping[str, Builder] = WORKLOADS,
+) -> Load:
     """The load called ``name``. ``scale`` below 1 asks less often, never for less."""
-    return WORKLOADS[name](tokens, _chance(f"{name} {seed}"), scale)
+    return workloads[name](tokens, _chance(f"{name} {seed}"), scale)
 
 
 def warm_up(tokens: Tokens) -> Load:

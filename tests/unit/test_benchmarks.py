@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import engine_tables
+from benchmarks.engines import COMPARED
 from benchmarks.measure import (
     Record,
     Summary,
@@ -307,3 +310,57 @@ def test_only_what_was_measured_is_listed(tmp_path: Path) -> None:
     text = render(results)
     assert "`here`" in text
     assert "`there`" not in text
+
+
+# Engines side by side, and the gateway
+
+
+def engine_results(
+    tmp_path: Path, rows: dict[tuple[str, str, int], tuple[float, float]]
+) -> Results:
+    """Speeds and times to the first token, by workload, server and round."""
+    flags = {server: "a command" for _, server, _ in rows}
+    results = Results(tmp_path / "r.json", {**about(), "flags": flags})
+    for (workload, server, number), (speed, ttft) in rows.items():
+        summary = replace(
+            summarise([record(0.0, 1.0, 2.0)], 0), tokens_per_second=speed, ttft_p50=ttft
+        )
+        results.add(workload, server, number, summary, [record(0.0, 1.0, 2.0)])
+    return results
+
+
+def test_engines_are_compared_by_the_medians_of_their_rounds(tmp_path: Path) -> None:
+    rows = {}
+    for number, (ours, theirs) in enumerate(((20.0, 40.0), (40.0, 50.0)), 1):
+        rows["shared-4", "llama.cpp Q8_0", number] = (ours, 100.0)
+        rows["shared-4", engine_tables.REFERENCE, number] = (theirs, 100.0)
+    text = engine_tables.compared(engine_results(tmp_path, rows))
+    assert "| prompts | clients | llama.cpp Q8_0 | vLLM bf16 | vLLM bf16 / Q8_0 |" in text
+    assert "| shared prefix | 4 | 30.0 | 45.0 | 1.50 |" in text
+
+
+def test_the_gateways_cost_is_of_pairs(tmp_path: Path) -> None:
+    speeds = {1: (10.0, 9.9), 2: (20.0, 20.0), 3: (10.0, 9.0)}
+    rows = {}
+    for number, (theirs, ours) in speeds.items():
+        rows["8", "upstream: vLLM", number] = (theirs, 100.0)
+        rows["8", "upstream: ours", number] = (ours, 100.0 + number)
+    rows["8", "upstream: vLLM", 4] = (10.0, 100.0)  # whose pair was not measured
+    text = engine_tables.gateway(engine_results(tmp_path, rows))
+    assert "0.99 (0.90 to 1.00)" in text
+    assert "+2 (+1 to +3)" in text
+    assert "| met |" in text
+    rows["8", "upstream: ours", 2] = (10.0, 102.0)
+    assert "**missed**" in engine_tables.gateway(engine_results(tmp_path, rows))
+
+
+@pytest.mark.parametrize("clients", [1, 2, 4, 8, 16])
+def test_both_kinds_of_prompts_are_asked_by_every_number_of_clients(clients: int) -> None:
+    words = Words()
+    plain = build(f"unique-{clients}", words, "1", workloads=COMPARED)
+    shared = build(f"shared-{clients}", words, "1", workloads=COMPARED)
+    assert plain.clients == shared.clients == clients
+    assert {each.system for each in plain.conversations} == {None}
+    (system,) = {each.system for each in shared.conversations}
+    assert system is not None
+    assert words.count(system) == 512

@@ -28,13 +28,17 @@ _MAX_BODY = 1024 * 1024
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server is. ``base`` is the path before ``/chat/completions``, no slash at its end."""
+    """Where a server is. ``base`` is the path before ``/chat/completions``, no slash at its end.
+
+    ``socket`` is the path of a UNIX socket that is asked instead of the host's port.
+    """
 
     scheme: str
     host: str
     port: int
     base: str
     key: str | None = field(default=None, repr=False)
+    socket: str | None = None
 
     @property
     def url(self) -> str:
@@ -157,6 +161,8 @@ async def _connect(
     secure = ssl.create_default_context() if endpoint.scheme == "https" else None
     try:
         async with asyncio.timeout(silence):
+            if endpoint.socket is not None:
+                return await asyncio.open_unix_connection(endpoint.socket, limit=_READ)
             return await asyncio.open_connection(
                 endpoint.host, endpoint.port, ssl=secure, limit=_READ
             )
