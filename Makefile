@@ -26,6 +26,7 @@ test: check
 
 # The engines' contract and the dialects on vLLM (CPU), which is installed into .cache: 5 GB.
 test-vllm: .venv/ready-test
+	.venv/bin/python -m tests.support.vllm </dev/null
 	.venv/bin/python -m pytest -m vllm
 
 # The tests that need no native code and no weights: seconds, for the inner loop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,13 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from freehold.domain.errors import DiskFull, EngineNotInstalled, OfflineRefused, UnsupportedFile
+from freehold.domain.errors import (
+    DiskFull,
+    EngineInstallFailed,
+    EngineNotInstalled,
+    OfflineRefused,
+    UnsupportedFile,
+)
 from freehold.engines.vllm.installation import VERSION, Build, Installed, Place
 from freehold.engines.vllm.installing import Installer
 from freehold.lab.convert import require_plain
@@ -75,6 +82,21 @@ def test_a_disk_too_small_is_said_before_anything_is_fetched(
         small.install()
     assert "6 GB" in said[0]
     assert not place.environment.exists()
+
+
+def test_an_index_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "1",
+    }
+    said: list[str] = []
+    cut_off = Installer(Place.of(tmp_path), Build.CPU, said.append, environ)
+    with pytest.raises(EngineInstallFailed, match="index .* cannot be reached") as caught:
+        cut_off.install()
+    assert "run the same command again" in (caught.value.hint or "")
+    assert Place.of(tmp_path).installed() is None
 
 
 def test_removed_is_gone(tmp_path: Path) -> None:

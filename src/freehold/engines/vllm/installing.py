@@ -25,6 +25,8 @@ from freehold.weights.files import write_atomically
 
 # What of pip's output tells a person how far it is.
 _TELLING = ("Collecting ", "Downloading ", "Using cached ", "Installing collected", "ERROR:")
+# What pip says between two tries to reach its index.
+_UNREACHED = "connection broken by"
 _TRIAL = "import torch, vllm; from vllm import SamplingParams; print(torch.__version__)"
 
 
@@ -115,7 +117,9 @@ class Installer:
         self._pip("install", "--extra-index-url", PYTORCH_INDEX, *self.build.requirements)
 
     def _pip(self, command: str, *arguments: str, may_fail: bool = False) -> bool:
-        """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``."""
+        """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``; also then, where
+        the index is out of reach.
+        """
         words = [
             *(sys.executable, "-P", "-m", "pip", "--python", str(self.place.python)),
             *("--disable-pip-version-check", "--no-input", command, *arguments),
@@ -132,12 +136,19 @@ class Installer:
             env=dict(self.environ),
         )
         assert process.stdout is not None
-        last = ""
+        last, unreached = "", False
         with process:
             for line in process.stdout:
                 last = line.strip() or last
+                unreached = unreached or _UNREACHED in line
                 if command == "install" and line.strip().startswith(_TELLING):
                     self.say(line.strip()[:160])
+        if process.returncode != 0 and unreached:
+            raise EngineInstallFailed(
+                "The package index that vLLM comes from cannot be reached.",
+                hint="Check the network, and which index pip uses (`pip config list`, "
+                "PIP_INDEX_URL); then run the same command again: what was downloaded is kept.",
+            )
         if process.returncode != 0 and not may_fail:
             raise EngineInstallFailed(
                 f"pip could not install vLLM: {last[:300]}",
