@@ -16,6 +16,7 @@ import datetime
 import random
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ GATEWAY: Mapping[str, Builder] = {"1": unique(1, 8), "8": unique(8, 24)}
 SIZE = vllm.Size(context=1024, parallel=16)
 _LIMIT_SECONDS = 300.0
 _QUICK = 0.01
+# vLLM's processes go on looking for work, at full speed, for about a second after the last.
+_REST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Bench:
             return
         seed = f"round {number}"
         load = build(workload, self.vocabulary, seed, self.scale, self.workloads)
+        time.sleep(_REST_SECONDS)
         subject.watch.begin()
         records = asyncio.run(client.run(load, _LIMIT_SECONDS))
         subject.watch.look()
