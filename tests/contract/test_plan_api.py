@@ -60,7 +60,8 @@ def test_estimates_and_measurements_are_apart(server: Gateway) -> None:
     }
     assert tiny["estimated"]["tokens_per_second"] not in (80, 100)
     assert 0 < tiny["estimated"]["band"] < 1
-    assert tiny["estimated"]["basis"]
+    assert tiny["estimated"]["basis"]["code"] == "basis.nameplates"
+    assert set(tiny["estimated"]["basis"]["values"]) == {"read", "rate"}
     together = planned(server, prompt=60, users=4)["tiny"]
     assert together["measured"]["tokens_per_second"] == 60
     assert together["memory_estimated"] > tiny["memory_estimated"]
@@ -73,6 +74,8 @@ def test_what_does_not_fit_says_by_how_much(server: Gateway) -> None:
     assert (large["fits"], large["estimated"], large["measured"]) == (False, None, None)
     (memory,) = (reason for reason in large["reasons"] if reason["why"] == "memory")
     assert memory["wanted"] > memory["has"] > 0
+    assert memory["said"]["code"] == "plan.memory"
+    assert memory["said"]["text"].endswith(" short.")
     assert found["qwen2.5-coder:0.5b"]["measured"] is None
     (context,) = planned(server, prompt=60, context=10**6)["tiny"]["reasons"]
     assert (context["why"], context["wanted"]) == ("context", 10**6)

@@ -89,7 +89,7 @@ def test_begun_stopped_gone_on_with_and_kept(server: Gateway) -> None:
     assert again.json()["unloaded"] is False
     ended = until(server, lambda now: now["state"] != "running")
     assert (ended["state"], ended["error"]) == ("done", None)
-    assert "Going on where the last search was stopped." in ended["notes"]
+    assert "tuning.goes_on" in [note["code"] for note in ended["notes"]]
     told = server.client.get(RESULT).json()
     assert told["begun"] is False
     result = told["tuning"]

@@ -6,6 +6,7 @@ import hashlib
 
 import msgspec
 
+from freehold.domain.sentences import Sentence, as_sentence
 from freehold.trust.facts import Evidence, Rank, Relation, Release
 from freehold.trust.lock import KeptText, Lock, LockedFile
 from freehold.trust.policy import Decision
@@ -87,7 +88,7 @@ def ancestor(
 
 
 def ruling(outcome: Outcome, *duties: Duty) -> Ruling:
-    return Ruling(outcome, (f"Because {outcome} it is.",), duties)
+    return Ruling(outcome, (Sentence(f"Because {outcome} it is."),), duties)
 
 
 def verdict(
@@ -107,8 +108,8 @@ def verdict(
         serve=ruling(outcome, *duties),
         declared=declared,
         concluded=concluded,
-        lineage=Lineage(root, gaps),
-        overrides=overrides,
+        lineage=Lineage(root, tuple(map(as_sentence, gaps))),
+        overrides=tuple(map(as_sentence, overrides)),
         licences=licences,
     )
 
@@ -128,7 +129,7 @@ CLEAN = verdict(
     licences=("mit", "apache-2.0"),
 )
 
-LLAMA_DUTY = Duty("Show “Built with Llama”.", "llama3.1", "meta-llama/Llama-3.1-8B")
+LLAMA_DUTY = Duty(Sentence("Show “Built with Llama”."), "llama3.1", "meta-llama/Llama-3.1-8B")
 CONFLICT = verdict(
     ancestor(
         "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",

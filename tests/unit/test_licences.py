@@ -59,8 +59,10 @@ def test_a_row_with_duties_lists_them_and_gives_reasons(row: Licence) -> None:
             assert row.duty
         if row.outcome(use) is not Outcome.OK:
             assert row.reasons(use)
-    sentences = (*row.run_reasons, *row.serve_reasons, *(duty.text for duty in row.duty))
+    duties = tuple(duty.sentence for duty in row.duty)
+    sentences = (*row.reasons(Use.RUN), *row.reasons(Use.SERVE), *duties)
     assert all(sentence.endswith((".", '"')) for sentence in sentences)
+    assert all(sentence.code for sentence in sentences)
 
 
 @each_row
@@ -195,7 +197,8 @@ def test_an_unknown_key_is_refused() -> None:
 
 
 def test_an_override_needs_evidence() -> None:
-    row = '[[override]]\nchild="a"\nparent="b"\nlicence="mit"\nbecause="x"\nchecked=2026-01-02\n'
+    row = '[[override]]\nchild="a"\nparent="b"\nlicence="mit"\n'
+    row += 'code="c"\nbecause="x"\nchecked=2026-01-02\n'
     assert overrides.parse(row + 'evidence=["https://example.org"]')
     with pytest.raises(ValueError, match="without evidence"):
         overrides.parse(row + "evidence=[]")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from freehold.domain.errors import InvalidSetting
+from freehold.domain.sentences import Sentence
 from freehold.trust.policy import (
     Action,
     Decision,
@@ -28,8 +29,8 @@ def verdict(
     root = Ancestor("maker/model", None, None, True, None, (), ())
     return Verdict(
         "maker/model",
-        Ruling(run, ("A reason.",), ()),
-        Ruling(serve, ("Another.",), ()),
+        Ruling(run, (Sentence("A reason."),), ()),
+        Ruling(serve, (Sentence("Another."),), ()),
         None,
         concluded,
         Lineage(root, ()),

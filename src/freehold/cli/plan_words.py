@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
@@ -298,7 +299,7 @@ def _choice(choice: Choice) -> dict[str, Any]:
             "on_host": placed.host,
             "on_cards": msgspec.to_builtins(placed.cards),
         },
-        "estimated": msgspec.to_builtins(choice.estimate),
+        "estimated": dataclasses.asdict(choice.estimate),
         "measured": _profile(choice.measured) if choice.measured else None,
         "vllm": choice.vllm,
     }

@@ -26,6 +26,7 @@ from freehold.cli.tune_report import Share, headings, rows, shares, tuning, verd
 from freehold.cli.tune_watchers import EventWatcher, LineWatcher, TerminalWatcher
 from freehold.domain.engine import Kernels
 from freehold.domain.errors import FreeholdError, InvalidRequest
+from freehold.domain.sentences import as_sentence, said
 from freehold.domain.settings import Settings, environment
 from freehold.lab.tune.grid import DEFAULT_FORMATS, FORMATS
 from freehold.lab.tune.tuner import Outcome, Tuner, Watcher, Wishes
@@ -194,7 +195,13 @@ async def _tune(
         try:
             known = await calibrate(settings, progress())
         except FreeholdError as error:
-            watcher.note(f"What the machine could do is not known: {error.message}")
+            watcher.note(
+                said(
+                    "tuning.not_calibrated",
+                    "What the machine could do is not known: {why}",
+                    why=as_sentence(error.message),
+                )
+            )
     return outcome, known
 
 

@@ -11,6 +11,7 @@ import click
 
 from freehold.cli.common import notice
 from freehold.domain.errors import FreeholdError
+from freehold.domain.sentences import Sentence, as_data
 
 
 @dataclass
@@ -31,8 +32,8 @@ class LineWatcher:
     def remaining(self, seconds: float) -> None:
         self._ends = time.monotonic() + seconds
 
-    def note(self, text: str) -> None:
-        notice(text)
+    def note(self, told: Sentence) -> None:
+        notice(told)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -66,8 +67,8 @@ class TerminalWatcher:
     def remaining(self, seconds: float) -> None:
         self._ends = time.monotonic() + seconds
 
-    def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+    def note(self, told: Sentence) -> None:
+        self._bar.console.print(told, markup=False, highlight=False)
 
     def close(self) -> None:
         self._bar.stop()
@@ -80,8 +81,8 @@ class EventWatcher:
     """For programs: each event is an object on a line of stdout.
 
     ``stage`` with its ``name`` and ``count``, ``done``, ``remaining`` with ``seconds``, ``note``
-    with ``text``; the last is ``result``, with what ``--json`` prints, or ``failed`` with ``code``
-    and ``message``.
+    with ``text``, ``code`` and ``values`` (`domain.sentences`); the last is ``result``, with what
+    ``--json`` prints, or ``failed`` with ``code`` and ``message``.
     """
 
     def stage(self, name: str, count: int) -> None:
@@ -93,8 +94,8 @@ class EventWatcher:
     def remaining(self, seconds: float) -> None:
         self._say("remaining", seconds=seconds)
 
-    def note(self, text: str) -> None:
-        self._say("note", text=text)
+    def note(self, told: Sentence) -> None:
+        self._say("note", **as_data(told))
 
     def result(self, data: dict[str, Any]) -> None:
         self._say("result", **data)

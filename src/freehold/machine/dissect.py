@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from freehold.domain.errors import UnknownArchitecture
+from freehold.domain.sentences import said
 from freehold.machine.anatomy import Anatomy, Attention, Layer, Weights, by_type
 from freehold.machine.architectures import FAMILIES, Family
 from freehold.weights.catalog import Architecture, CatalogFile, CatalogModel
@@ -16,15 +17,18 @@ from freehold.weights.gguf_header import GgufArray, GgufHeader, TensorInfo
 from freehold.weights.gguf_types import TensorType
 
 _F32 = 4
+_CANNOT_TELL = "The memory and speed of this model cannot be told"
 
 
 def _family(architecture: str | None) -> Family:
     family = FAMILIES.get(architecture or "")
     if family is None:
-        shown = f"the architecture {architecture!r}" if architecture else "its architecture"
-        raise UnknownArchitecture(
-            f"The memory and speed of this model cannot be told: {shown} is not known here."
-        )
+        if not architecture:
+            raise UnknownArchitecture(
+                said("plan.no_architecture", f"{_CANNOT_TELL}: its architecture is not known here.")
+            )
+        template = f"{_CANNOT_TELL}: the architecture {{architecture!r}} is not known here."
+        raise UnknownArchitecture(said("plan.architecture", template, architecture=architecture))
     return family
 
 
@@ -92,7 +96,7 @@ class _Numbers:
 
 
 def _lacking(what: str) -> UnknownArchitecture:
-    return UnknownArchitecture(f"The memory and speed of this model cannot be told: no {what}.")
+    return UnknownArchitecture(said("plan.lacking", f"{_CANNOT_TELL}: no {{what}}.", what=what))
 
 
 def _count(header: GgufHeader, name: str) -> int:
@@ -213,8 +217,9 @@ def anatomy_of_row(row: CatalogModel, file: CatalogFile) -> Anatomy:
 def _estimate(numbers: Architecture, quantisation: str, size: int | None) -> Anatomy:
     family = _family(numbers.name)
     if quantisation not in _MIXTURES:
+        template = f"{_CANNOT_TELL}: {{quantisation}} is not known here."
         raise UnknownArchitecture(
-            f"The memory and speed of this model cannot be told: {quantisation} is not known here."
+            said("plan.quantisation", template, quantisation=str(quantisation))
         )
     shape = _Shape.of(numbers, quantisation, family)
     lookup = shape.matrix(shape.embedding, shape.vocabulary, shape.usual)

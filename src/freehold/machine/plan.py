@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from freehold.domain.engine import CacheConfig
+from freehold.domain.sentences import Sentence, as_sentence, said
 from freehold.machine.anatomy import Anatomy
 from freehold.machine.calibration import Calibration
 from freehold.machine.candidates import Candidate
@@ -22,6 +23,7 @@ from freehold.machine.placement import MARGIN, Placement, load_of, place
 from freehold.machine.profile import EngineSettings, Profile
 from freehold.machine.speed import largest_chunk, predict, time_to_first_token
 from freehold.machine.wishes import ALLOWED, Wishes
+from freehold.trust.verdict import Outcome
 from freehold.weights.gguf_types import TensorType
 
 READING_SPEED = 6.0  # tokens a second: about as fast as people read
@@ -48,7 +50,7 @@ class Reason:
     (bytes, tokens, tokens a second, seconds); None where it is no matter of numbers."""
 
     why: Why
-    text: str
+    text: Sentence
     wanted: float | None = None
     has: float | None = None
 
@@ -67,7 +69,7 @@ class Estimate:
     first_token: float
     depth: int
     band: float
-    basis: str
+    basis: Sentence
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,19 @@ def weigh(candidate: Candidate, given: Given) -> Choice | Exclusion:
     reasons = [*_wrong_kind(candidate, given.wishes), *_too_long(candidate, given)]
     anatomy = candidate.anatomy
     if anatomy is None:
-        known = f" Its weights are {gigabytes(candidate.size)}." if candidate.size else ""
-        text = f"{candidate.unknown or 'Its architecture is not known.'}{known}"
-        return Exclusion(candidate, (Reason(Why.ARCHITECTURE, text), *reasons))
+        return Exclusion(candidate, (Reason(Why.ARCHITECTURE, _unknown(candidate)), *reasons))
     choice = _choice(candidate, anatomy, given)
     reasons += [*_no_room(choice, given), *_too_slow(choice, given.wishes)]
     return Exclusion(candidate, tuple(reasons)) if reasons else choice
+
+
+def _unknown(candidate: Candidate) -> Sentence:
+    why = as_sentence(candidate.unknown or "Its architecture is not known.")
+    if not candidate.size:
+        return why
+    weights = gigabytes(candidate.size)
+    template = "{why} Its weights are {weights}."
+    return said("plan.unknown", template, why=why, weights=weights)
 
 
 def _choice(candidate: Candidate, anatomy: Anatomy, given: Given) -> Choice:
@@ -236,26 +245,39 @@ def _estimate(
 
 def _wrong_kind(candidate: Candidate, wishes: Wishes) -> Iterable[Reason]:
     if not candidate.obtainable:
-        yield Reason(Why.SOURCE, "The catalogue lists no file of it to fetch.")
+        text = said("plan.source", "The catalogue lists no file of it to fetch.")
+        yield Reason(Why.SOURCE, text)
     if wishes.task is not None and wishes.task not in candidate.tasks:
         known = ", ".join(candidate.tasks) or "nothing that is known"
-        yield Reason(Why.TASK, f"It is for {known}, not for {wishes.task}.")
+        text = said(
+            "plan.task", "It is for {known}, not for {task}.", known=known, task=wishes.task
+        )
+        yield Reason(Why.TASK, text)
     for use in sorted(wishes.uses):
         outcome = candidate.outcomes[use] if candidate.outcomes else None
         if outcome not in ALLOWED:
-            yield Reason(Why.LICENCE, f"Its licence, to {use} it: {outcome or 'UNKNOWN'}.")
+            names = {"use": str(use), "outcome": str(outcome or Outcome.UNKNOWN)}
+            text = said("plan.licence", "Its licence, to {use} it: {outcome}.", **names)
+            yield Reason(Why.LICENCE, text)
 
 
 def _too_long(candidate: Candidate, given: Given) -> Iterable[Reason]:
     context = given.context_for(candidate)
     trained = candidate.anatomy.context if candidate.anatomy else None
     if trained is not None and context > trained:
-        text = f"It was trained for {trained:,} tokens of context, not {context:,}."
+        text = said(
+            "plan.context",
+            "It was trained for {has:,} tokens of context, not {wanted:,}.",
+            has=trained,
+            wanted=context,
+        )
         yield Reason(Why.CONTEXT, text, wanted=context, has=trained)
     if given.wishes.prompt >= context:
-        text = (
-            f"A prompt of {given.wishes.prompt:,} tokens leaves no room in a context of "
-            f"{context:,}."
+        text = said(
+            "plan.prompt",
+            "A prompt of {prompt:,} tokens leaves no room in a context of {context:,}.",
+            prompt=given.wishes.prompt,
+            context=context,
         )
         yield Reason(Why.CONTEXT, text, wanted=given.wishes.prompt + 1, has=context)
 
@@ -263,19 +285,25 @@ def _too_long(candidate: Candidate, given: Given) -> Iterable[Reason]:
 def _no_room(choice: Choice, given: Given) -> Iterable[Reason]:
     needed, has = round(choice.placement.host * MARGIN), given.memory
     if needed > has:
-        beyond = f" beside {choice.placement.offloaded} layers on cards"
-        text = (
-            f"It needs {gigabytes(needed)} of memory"
-            f"{beyond if choice.placement.cards else ''}; {gigabytes(has)} "
-            f"{'are available' if given.wishes.memory is None else 'may be used'}: "
-            f"{gigabytes(needed - has)} short."
+        beyond = " beside {layers} layers on cards" if choice.placement.cards else ""
+        room = "are available" if given.wishes.memory is None else "may be used"
+        text = said(
+            "plan.memory_beside_cards" if beyond else "plan.memory",
+            f"It needs {{wanted}} of memory{beyond}; {{has}} {room}: {{short}} short.",
+            wanted=gigabytes(needed),
+            has=gigabytes(has),
+            short=gigabytes(needed - has),
+            layers=choice.placement.offloaded,
         )
         yield Reason(Why.MEMORY, text, wanted=needed, has=has)
     size, free = choice.candidate.size, given.computer.disk.available
     if not choice.candidate.here and size is not None and size > free:
-        text = (
-            f"Its file has {gigabytes(size)}; {gigabytes(free)} are free on the disk: "
-            f"{gigabytes(size - free)} short."
+        text = said(
+            "plan.disk",
+            "Its file has {wanted}; {has} are free on the disk: {short} short.",
+            wanted=gigabytes(size),
+            has=gigabytes(free),
+            short=gigabytes(size - free),
         )
         yield Reason(Why.DISK, text, wanted=size, has=free)
 
@@ -284,12 +312,20 @@ def _too_slow(choice: Choice, wishes: Wishes) -> Iterable[Reason]:
     estimate = choice.estimate
     speed, wait = estimate.tokens_per_second, estimate.first_token
     if wishes.tokens_per_second is not None and speed < wishes.tokens_per_second:
-        text = (
-            f"{speed:.2g} tokens/s for each user are estimated, not {wishes.tokens_per_second:g}."
+        text = said(
+            "plan.tokens_per_second",
+            "{has:.2g} tokens/s for each user are estimated, not {wanted:g}.",
+            has=speed,
+            wanted=wishes.tokens_per_second,
         )
         yield Reason(Why.TOKENS_PER_SECOND, text, wanted=wishes.tokens_per_second, has=speed)
     if wishes.first_token is not None and wait > wishes.first_token:
-        text = f"{wait:.3g} s to the first token are estimated, not {wishes.first_token:g} s."
+        text = said(
+            "plan.first_token",
+            "{has:.3g} s to the first token are estimated, not {wanted:g} s.",
+            has=wait,
+            wanted=wishes.first_token,
+        )
         yield Reason(Why.WAIT, text, wanted=wishes.first_token, has=wait)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from freehold.domain.sentences import Sentence, said
 from freehold.machine.anatomy import Anatomy, Layer, Weights
 from freehold.machine.calibration import Calibration
 from freehold.machine.computer import Computer
@@ -44,7 +45,7 @@ class Speed:
     depth: int
     sequences: int
     band: float
-    basis: str
+    basis: Sentence
 
     @property
     def each(self) -> float:
@@ -206,7 +207,7 @@ def _segments(
 
 def _trust(
     model: _Model, calibration: Calibration | None, settings: EngineSettings
-) -> tuple[float, tuple[str, ...]]:
+) -> tuple[float, tuple[Sentence, ...]]:
     """The band, and what widens it."""
     if calibration is None or len(model.segments) > 1:
         return NAMEPLATE_BAND, ()
@@ -214,44 +215,64 @@ def _trust(
     return (PARTLY_BAND if notes else MEASURED_BAND), notes
 
 
-def _unmeasured(model: _Model, calibration: Calibration, settings: EngineSettings) -> Iterator[str]:
+def _unmeasured(
+    model: _Model, calibration: Calibration, settings: EngineSettings
+) -> Iterator[Sentence]:
     prices = model.segments[0].prices
     kinds = {w.type for w in (*model.anatomy.read(), model.anatomy.output)}
     unknown = sorted(kind.name for kind in kinds if not prices.measured(kind))
     if unknown:
-        yield f"{', '.join(unknown)} taken to be as slow as the slowest format measured"
+        yield said(
+            "basis.formats",
+            "{formats} taken to be as slow as the slowest format measured",
+            formats=", ".join(unknown),
+        )
     if not prices.knows_attention(settings.cache):
-        yield "attention with this kind of cache not measured"
+        yield said("basis.attention", "attention with this kind of cache not measured")
     if calibration.disturbed:
-        yield f"measured in company, with {calibration.share:.0%} of the cores' time"
+        yield said(
+            "basis.company",
+            "measured in company, with {share:.0%} of the cores' time",
+            share=calibration.share,
+        )
     if settings.threads != calibration.threads:
-        yield f"measured with {calibration.threads} threads, not {settings.threads}"
+        yield said(
+            "basis.threads",
+            "measured with {measured} threads, not {threads}",
+            measured=calibration.threads,
+            threads=settings.threads,
+        )
     if not settings.repack:
-        yield "measured with repacked weights"
+        yield said("basis.repacked", "measured with repacked weights")
     if any(layer.state for layer in model.anatomy.layers):
-        yield "recurrent layers counted by their bytes"
+        yield said("basis.recurrent", "recurrent layers counted by their bytes")
     if not model.anatomy.exact:
-        yield "the model's numbers from its catalogue row"
+        yield said("basis.catalogue", "the model's numbers from its catalogue row")
 
 
 def _basis(
     moved: int,
     step: float,
     calibration: Calibration | None,
-    notes: tuple[str, ...],
+    notes: tuple[Sentence, ...],
     cards: bool,
-) -> str:
-    read = f"{moved / 1e6:,.0f} MB read a step"
+) -> Sentence:
     if calibration is None or cards:
-        rate = (
-            f"{moved / step / 1e9:,.0f} GB/s, from nameplates and what is usually reached of them"
+        return said(
+            "basis.nameplates",
+            "{read:,.0f} MB read a step at {rate:,.0f} GB/s, from nameplates and what is usually "
+            "reached of them; nothing of it is measured",
+            read=moved / 1e6,
+            rate=moved / step / 1e9,
         )
-        return f"{read} at {rate}; nothing of it is measured"
-    share = moved / step / calibration.bandwidth
-    return "; ".join(
-        (
-            f"{read} at {share:.0%} of the {calibration.bandwidth / 1e9:,.1f} GB/s measured "
-            f"{calibration.measured_at[:10]}, by costs measured for each format",
-            *notes,
-        )
+    measured = said(
+        "basis.measured",
+        "{read:,.0f} MB read a step at {share:.0%} of the {bandwidth:,.1f} GB/s measured {day}, by "
+        "costs measured for each format",
+        read=moved / 1e6,
+        share=moved / step / calibration.bandwidth,
+        bandwidth=calibration.bandwidth / 1e9,
+        day=calibration.measured_at[:10],
     )
+    parts = (measured, *notes)
+    return Sentence("; ".join(parts), "basis.parts", {"parts": parts}) if notes else measured

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from freehold.domain.errors import FreeholdError, StoreBusy, Unavailable
+from freehold.domain.sentences import Sentence, from_data
 from freehold.domain.setting_table import Group
 from freehold.domain.settings import Settings, as_variables, environment
 from freehold.process.child import child_environment, describe_exit
@@ -76,8 +77,9 @@ class Search:
     done: int = 0
     count: int = 0
     ends: float | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Sentence] = field(default_factory=list)
     error: str | None = None
+    error_code: str | None = None
     told: bool = False
 
     @property
@@ -95,10 +97,10 @@ class Search:
                 self.done += 1
             case {"event": "remaining", "seconds": float() | int() as seconds}:
                 self.ends = time.monotonic() + seconds
-            case {"event": "note", "text": str(text)}:
-                self.notes.append(text)
-            case {"event": "failed", "message": str(message)}:
-                self.error = message
+            case {"event": "note", "text": str(), "code": str(), "values": dict()}:
+                self.notes.append(from_data(told))
+            case {"event": "failed", "code": str(code), "message": str(message)}:
+                self.error, self.error_code = message, code
             case {"event": "result"}:
                 self.told = True
 
@@ -216,6 +218,7 @@ class Searches:
         if search.error is None:
             log.warning("a search %s:\n%s", describe_exit(status), "\n".join(last))
             search.error = f"The search {describe_exit(status)}; the server's log has the details."
+            search.error_code = "search_failed"
         search.state = "failed"
 
 

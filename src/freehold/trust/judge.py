@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from freehold.domain.sentences import Sentence, Value, said
 from freehold.trust.facts import Rank, Relation, Release
 from freehold.trust.licences import (
     Licence,
@@ -45,6 +46,11 @@ from freehold.trust.weighing import Finding, Statement, weigh
 _T = TypeVar("_T")
 _SERVE = frozenset({Use.SERVE})
 _BOTH = frozenset(Use)
+_UNLIKE_PARENT = (
+    "{release} is labelled {licence} and {parent} {theirs}; "
+    "a quantisation or copy adds no permission, so one label is wrong or out of date."
+)
+_MADE_FROM = "{release} is made from {parent}, which is under {title}"
 _OWED = {Use.RUN: frozenset({When.RUN}), Use.SERVE: frozenset(When)}
 
 
@@ -63,7 +69,7 @@ class _Case:
 
     findings: tuple[Finding, ...]
     bounds: tuple[_Bound, ...]
-    overrides: tuple[str, ...]
+    overrides: tuple[Sentence, ...]
 
 
 def judge(
@@ -140,7 +146,7 @@ class _Judge:
         return _Case(
             findings=tuple(finding for finding in findings if finding.release != parent.name),
             bounds=tuple(bound for bound in bounds if bound.release != parent.name),
-            overrides=(*case.overrides, override.because),
+            overrides=(*case.overrides, override.sentence),
         )
 
     def _is_copy(self, release: Release, parent: str) -> bool:
@@ -153,20 +159,29 @@ class _Judge:
         theirs = weigh(release, self.table)
         if not theirs.ids or own.agrees_with(theirs):
             return case
-        text = (
-            f"{own.release} is labelled {own.licence} and {parent.name} {theirs.licence}; "
-            "a quantisation or copy adds no permission, so one label is wrong or out of date."
-        )
+        values: dict[str, Value] = {
+            "release": own.release,
+            "licence": own.licence or "",
+            "parent": parent.name,
+            "theirs": theirs.licence or "",
+        }
+        code, template = "verdict.unlike_parent", _UNLIKE_PARENT
         change = self.overrides.changed(parent.name, own.licence or "", theirs.licence or "")
         if change is not None:
-            text += f" {change.because}"
+            code, template = "verdict.unlike_parent_changed", f"{template} {{change}}"
+            values["change"] = change.sentence
+        text = said(code, template, **values)
         finding = Finding(Outcome.CONFLICT, text, own.release, labelling=True)
         return dataclasses.replace(case, findings=(*case.findings, finding))
 
 
 def _own_findings(own: Statement, *, is_copy: bool) -> Iterable[Finding]:
     if is_copy and own.is_silent:
-        text = f"No licence was found for {own.release}; a quantisation or copy has its parent's."
+        text = said(
+            "verdict.silent_copy",
+            "No licence was found for {release}; a quantisation or copy has its parent's.",
+            release=own.release,
+        )
         yield Finding(Outcome.OK, text, own.release)
         return
     yield from own.findings
@@ -182,25 +197,31 @@ def _unlike_ancestors(own: Statement, bounds: Iterable[_Bound]) -> Iterable[Find
 
 
 def _unlike(own: Statement, bound: _Bound) -> Iterable[Finding]:
-    licence, whose = bound.licence, f"{own.release} is made from {bound.release}"
-    under = f"{whose}, which is under {licence.title}"
+    licence = bound.licence
+    names = {"release": own.release, "parent": bound.release, "title": licence.title}
+    label = own.licence or ""
     if not licence.adaptations:
-        text = f"{under}: adapted versions may not be passed on."
+        rest = ": adapted versions may not be passed on."
+        text = said("verdict.no_adaptations", _MADE_FROM + rest, **names)
         yield Finding(Outcome.CONFLICT, text, own.release, _SERVE, labelling=True)
     carried = not own.ids.isdisjoint({licence.id, *licence.carried_by})
     if licence.label_must_carry and not carried and not _is_as_strict(own, licence):
-        text = f"{under}, but its label ({own.licence}) does not say so."
+        rest = ", but its label ({label}) does not say so."
+        text = said("verdict.label_does_not_say", _MADE_FROM + rest, **names, label=label)
         forbids = licence.run is Outcome.NON_COMMERCIAL
         uses = _BOTH if forbids else _SERVE
         yield Finding(Outcome.CONFLICT, text, own.release, uses, labelling=True)
     for duty in licence.duty:
         if duty.name_prefix is None or duty.fulfilled_by(own.release):
             continue
-        text = f'{under} and asks that the name begin with "{duty.name_prefix}": it does not'
+        asks = _MADE_FROM + ' and asks that the name begin with "{prefix}": it does not'
+        names["prefix"] = duty.name_prefix
         if carried:
-            yield Finding(Outcome.DUTIES, f"{text}.", own.release, _SERVE, labelling=True)
+            text = said("verdict.name", f"{asks}.", **names)
+            yield Finding(Outcome.DUTIES, text, own.release, _SERVE, labelling=True)
         else:
-            text += f", and the label ({own.licence}) does not carry that licence."
+            rest = ", and the label ({label}) does not carry that licence."
+            text = said("verdict.name_and_label", asks + rest, **names, label=label)
             yield Finding(Outcome.CONFLICT, text, own.release, _SERVE, labelling=True)
 
 
@@ -227,17 +248,27 @@ def _ruling(use: Use, case: _Case, own: Statement | None) -> Ruling:
     )
 
 
-def _licence_sentences(use: Use, bound: _Bound) -> Iterable[tuple[Outcome, str]]:
+def _licence_sentences(use: Use, bound: _Bound) -> Iterable[tuple[Outcome, Sentence]]:
     licence = bound.licence
     outcome = licence.outcome(use)
-    reasons = " ".join(licence.reasons(use))
-    yield outcome, f"{bound.release} is under {licence.title}. {reasons}".rstrip()
+    names = {"release": bound.release, "title": licence.title}
+    terms = licence.reasons(use)
+    if terms:
+        template = "{release} is under {title}. {terms}"
+        yield outcome, said("verdict.under_because", template, **names, terms=terms)
+    else:
+        yield outcome, said("verdict.under", "{release} is under {title}.", **names)
     if not licence.read and outcome is not Outcome.UNKNOWN:
         sources = "; ".join(licence.source)
         yield (
             Outcome.OK,
-            f"The text of {licence.title} was not read for the licence table; "
-            f"what is said of it rests on: {sources}.",
+            said(
+                "verdict.not_read",
+                "The text of {title} was not read for the licence table; "
+                "what is said of it rests on: {sources}.",
+                title=licence.title,
+                sources=sources,
+            ),
         )
 
 
@@ -250,7 +281,7 @@ def _duties(use: Use, bounds: Iterable[_Bound]) -> Iterable[Duty]:
                 continue
             if bound.derivative is not None and duty.fulfilled_by(bound.derivative):
                 continue
-            yield Duty(duty.text, bound.licence.id, bound.release)
+            yield Duty(duty.sentence, bound.licence.id, bound.release)
 
 
 def _missing_texts(own: Statement) -> tuple[Duty, ...]:
@@ -262,14 +293,20 @@ def _missing_texts(own: Statement) -> tuple[Duty, ...]:
         wants_holder = licence.notices is Notices.TEXT_AND_COPYRIGHT
         if not own.has_text:
             holder = " with the copyright line of its holder, which nothing read names"
-            text = (
-                f"Licence text missing: {own.release} is labelled {licence.id} and comes without "
-                f"its text. Add {licence.title}{holder if wants_holder else ''} to every copy."
+            text = said(
+                "duty.add_text_and_holder" if wants_holder else "duty.add_text",
+                "Licence text missing: {release} is labelled {licence} and comes without "
+                f"its text. Add {{title}}{holder if wants_holder else ''} to every copy.",
+                release=own.release,
+                licence=licence.id,
+                title=licence.title,
             )
         elif wants_holder and not own.has_copyright:
-            text = (
-                f"Copyright line missing: the licence text of {own.release} names no holder. "
-                "Find out who holds the copyright and keep that line with every copy."
+            text = said(
+                "duty.add_holder",
+                "Copyright line missing: the licence text of {release} names no holder. "
+                "Find out who holds the copyright and keep that line with every copy.",
+                release=own.release,
             )
         else:
             continue

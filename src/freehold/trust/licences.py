@@ -25,6 +25,7 @@ from license_expression import (
     Licensing,
 )
 
+from freehold.domain.sentences import Sentence
 from freehold.process.decoding import from_values
 from freehold.trust.verdict import Outcome, Use
 
@@ -41,7 +42,6 @@ _ORDER = (
     Outcome.UNKNOWN,
     Outcome.CONFLICT,
 )
-_UNREAD = "It is known by name only; its text was not read for the licence table."
 _EXPRESSION = re.compile(r"[\w.+()\s-]+")
 _SHIPPED = "texts"
 
@@ -67,13 +67,42 @@ class Confidence(enum.StrEnum):
     SECONDARY = "secondary"
 
 
+class ReasonRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sentence of which the licence is the subject."""
+
+    code: str
+    text: str
+    values: dict[str, str] = {}
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @property
+    def sentence(self) -> Sentence:
+        return Sentence(self.text, self.code, self.values)
+
+
+_UNREAD = ReasonRow(
+    "terms.unread", "It is known by name only; its text was not read for the licence table."
+)
+
+
 class DutyRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``derivatives``: asked only of what was made from a model under the licence."""
 
     when: When
+    code: str
     text: str
+    values: dict[str, str] = {}
     derivatives: bool = False
     name_prefix: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @property
+    def sentence(self) -> Sentence:
+        return Sentence(self.text, self.code, self.values)
 
     def fulfilled_by(self, name: str) -> bool:
         """Whether the name of a release, repository owner left out, begins as asked."""
@@ -115,8 +144,8 @@ class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...] = ()
     spdx: str | None = None
     links: tuple[str, ...] = ()
-    run_reasons: tuple[str, ...] = ()
-    serve_reasons: tuple[str, ...] = ()
+    run_reasons: tuple[ReasonRow, ...] = ()
+    serve_reasons: tuple[ReasonRow, ...] = ()
     notices: Notices = Notices.NONE
     inherits: bool = True
     label_must_carry: bool = False
@@ -134,8 +163,9 @@ class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def outcome(self, use: Use) -> Outcome:
         return self.run if use is Use.RUN else self.serve
 
-    def reasons(self, use: Use) -> tuple[str, ...]:
-        return self.run_reasons if use is Use.RUN else self.serve_reasons
+    def reasons(self, use: Use) -> tuple[Sentence, ...]:
+        rows = self.run_reasons if use is Use.RUN else self.serve_reasons
+        return tuple(row.sentence for row in rows)
 
 
 @dataclass(frozen=True)
@@ -280,6 +310,11 @@ def _require_sound(row: Licence) -> None:
     for use in Use:
         if row.outcome(use) is not Outcome.OK and not row.reasons(use):
             raise ValueError(f"{row.id}: no reason for {row.outcome(use)} ({use})")
+    sentences: tuple[DutyRow | ReasonRow, ...] = (*row.duty, *row.run_reasons, *row.serve_reasons)
+    for told in sentences:
+        for value in told.values.values():
+            if value not in told.text:
+                raise ValueError(f"{row.id}: {value!r} is not said in {told.text!r}")
 
 
 def _unread(licence_id: str, spdx: str | None) -> Licence:

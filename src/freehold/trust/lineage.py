@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from freehold.domain.sentences import Sentence, said
 from freehold.trust.facts import Relation, Release
 from freehold.trust.licences import Licences, spelling
 from freehold.trust.verdict import Ancestor, Lineage
@@ -65,7 +66,7 @@ class _Walker:
     table: Licences
 
     def __post_init__(self) -> None:
-        self.gaps: list[str] = []
+        self.gaps: list[Sentence] = []
         self._met = 0
         self._statements: dict[str, Statement] = {}
 
@@ -89,24 +90,39 @@ class _Walker:
     def _parents(self, release: Release, path: tuple[str, ...]) -> tuple[Ancestor, ...]:
         stated = sorted(set(release.parents))
         if len(stated) > MOST_PARENTS:
-            self.gaps.append(f"{release.name} names {len(stated)} parents, too many to follow.")
+            self.gaps.append(
+                said(
+                    "gap.parents",
+                    "{release} names {count} parents, too many to follow.",
+                    release=release.name,
+                    count=len(stated),
+                )
+            )
         found = []
         for parent in stated[:MOST_PARENTS]:
             if parent in path:
-                self.gaps.append(f"{release.name} names {parent} as its base, in a circle.")
+                circle = "{release} names {parent} as its base, in a circle."
+                self.gaps.append(said("gap.circle", circle, release=release.name, parent=parent))
             elif len(path) > DEEPEST:
-                self.gaps.append(f"{path[0]} has more than {DEEPEST} generations of base models.")
+                deep = "{release} has more than {most} generations of base models."
+                self.gaps.append(said("gap.depth", deep, release=path[0], most=DEEPEST))
             elif self._met >= MOST_RELEASES:
-                self.gaps.append(f"{path[0]} has more ancestors than are followed.")
+                many = "{release} has more ancestors than are followed."
+                self.gaps.append(said("gap.ancestors", many, release=path[0]))
             else:
                 found.append(self.ancestor(parent, named_by=release.name, path=path))
         return tuple(found)
 
 
-def _missing(name: str, named_by: str | None) -> str:
+def _missing(name: str, named_by: str | None) -> Sentence:
     if named_by is None:
-        return f"Nothing was read about {name}."
-    return f"{named_by} names {name} as its base, and nothing was read about that."
+        return said("gap.unread", "Nothing was read about {release}.", release=name)
+    return said(
+        "gap.base_unread",
+        "{release} names {parent} as its base, and nothing was read about that.",
+        release=named_by,
+        parent=name,
+    )
 
 
 def _short(name: str) -> str:

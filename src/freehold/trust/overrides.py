@@ -13,6 +13,7 @@ import tomllib
 
 import msgspec
 
+from freehold.domain.sentences import Sentence
 from freehold.process.decoding import from_values
 
 
@@ -22,9 +23,14 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     child: str
     parent: str
     licence: str
+    code: str
     because: str
     evidence: tuple[str, ...]
     checked: datetime.date
+
+    @property
+    def sentence(self) -> Sentence:
+        return Sentence(self.because, self.code, {"child": self.child, "parent": self.parent})
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,9 +39,14 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: str
     was: str
     now: str
+    code: str
     because: str
     evidence: tuple[str, ...]
     checked: datetime.date
+
+    @property
+    def sentence(self) -> Sentence:
+        return Sentence(self.because, self.code)
 
 
 class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

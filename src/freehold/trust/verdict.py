@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from freehold.domain.sentences import Sentence
 from freehold.trust.facts import Evidence, Relation
 
 
@@ -36,7 +37,7 @@ class Use(enum.StrEnum):
 class Duty:
     """One thing to do, said so that one can do it, and which licence of which release asks it."""
 
-    text: str
+    text: Sentence
     licence: str
     release: str
 
@@ -46,7 +47,7 @@ class Ruling:
     """The answer for one use. ``reasons`` are whole sentences, the deciding one first."""
 
     outcome: Outcome
-    reasons: tuple[str, ...]
+    reasons: tuple[Sentence, ...]
     duties: tuple[Duty, ...]
 
 
@@ -76,7 +77,7 @@ class Lineage:
     """The tree from the model (``root``) to what it was made of; ``gaps`` say what is missing."""
 
     root: Ancestor
-    gaps: tuple[str, ...]
+    gaps: tuple[Sentence, ...]
 
     @property
     def complete(self) -> bool:
@@ -99,7 +100,7 @@ class Verdict:
     declared: str | None
     concluded: str | None
     lineage: Lineage
-    overrides: tuple[str, ...]
+    overrides: tuple[Sentence, ...]
     licences: tuple[str, ...] = ()
 
     def ruling(self, use: Use) -> Ruling:

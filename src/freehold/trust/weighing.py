@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from freehold.domain.sentences import Sentence, said
 from freehold.trust import licence_text
 from freehold.trust.facts import Evidence, Rank, Release
 from freehold.trust.licences import Licence, Licences, Terms, severity
@@ -28,7 +29,7 @@ class Finding:
     """
 
     outcome: Outcome
-    text: str
+    text: Sentence
     release: str
     uses: frozenset[Use] = BOTH
     labelling: bool = False
@@ -110,14 +111,20 @@ def recognised(evidence: Evidence, table: Licences) -> Terms | None:
     return table.linked(evidence.link) if evidence.link is not None else None
 
 
-def words(evidence: Evidence) -> str:
+def words(evidence: Evidence) -> Sentence:
     """How a piece of evidence says it, for sentences."""
     if evidence.rank is Rank.LICENCE_FILE:
-        return f"the licence file ({evidence.origin})"
+        return said("evidence.file", "the licence file ({origin})", origin=evidence.origin)
     label = evidence.stated or "no licence"
     if evidence.name is not None:
         label = f"{label}, {evidence.name}"
-    return f"the {evidence.rank} ({evidence.origin}) says {label!r}"
+    return said(
+        "evidence.label",
+        "the {rank} ({origin}) says {label!r}",
+        rank=str(evidence.rank),
+        origin=evidence.origin,
+        label=label,
+    )
 
 
 def _ranked(evidence: Iterable[Evidence]) -> list[Evidence]:
@@ -155,7 +162,8 @@ def _named(known: list[_Said]) -> frozenset[str]:
 
 def _unrecognised(name: str, speaking: list[_Said]) -> Iterable[Finding]:
     if not speaking:
-        yield Finding(Outcome.UNKNOWN, f"No licence was found for {name}.", name)
+        text = said("verdict.silent", "No licence was found for {release}.", release=name)
+        yield Finding(Outcome.UNKNOWN, text, name)
         return
     strongest = speaking[0].evidence.rank
     for one in speaking:
@@ -163,18 +171,22 @@ def _unrecognised(name: str, speaking: list[_Said]) -> Iterable[Finding]:
             yield Finding(Outcome.UNKNOWN, _unknown_text(name, one.evidence), name)
 
 
-def _unknown_text(name: str, evidence: Evidence) -> str:
+def _unknown_text(name: str, evidence: Evidence) -> Sentence:
     if evidence.rank is not Rank.LICENCE_FILE:
-        said = words(evidence)
         if evidence.name is None and (evidence.stated or "").casefold() in _SAYS_NOTHING:
-            return f"{name}: {said}, which names no licence."
-        return f"{name}: {said}, which is no licence known here; read it before you rely on it."
-    if licence_text.is_empty(evidence.normalised_sha256 or ""):
-        return f"{name}: {words(evidence)} is empty, and nothing is granted by an empty file."
-    return (
-        f"{name}: {words(evidence)} matches no licence text known here; "
-        "read it, for it may differ from the label in one sentence."
-    )
+            code, rest = "verdict.names_none", ", which names no licence."
+        else:
+            code = "verdict.not_known"
+            rest = ", which is no licence known here; read it before you rely on it."
+    elif licence_text.is_empty(evidence.normalised_sha256 or ""):
+        code, rest = "verdict.empty", " is empty, and nothing is granted by an empty file."
+    else:
+        code = "verdict.no_such_text"
+        rest = (
+            " matches no licence text known here; "
+            "read it, for it may differ from the label in one sentence."
+        )
+    return said(code, "{release}: {evidence}" + rest, release=name, evidence=words(evidence))
 
 
 def _contradictions(name: str, known: list[_Said], table: Licences) -> Iterable[Finding]:
@@ -183,7 +195,13 @@ def _contradictions(name: str, known: list[_Said], table: Licences) -> Iterable[
     for one in labels:
         other = _second_name(one, table)
         if other is not None:
-            text = f"{name}: {words(one.evidence)}, and the two are different licences ({other})."
+            text = said(
+                "verdict.two_names",
+                "{release}: {evidence}, and the two are different licences ({licences}).",
+                release=name,
+                evidence=words(one.evidence),
+                licences=other,
+            )
             yield Finding(Outcome.CONFLICT, text, name)
     for one in labels:
         if files and not _agree(_binding(files), one):
@@ -222,9 +240,15 @@ def _agree(stronger: tuple[Licence, ...], weaker: _Said) -> bool:
 def _disagreement(name: str, stronger: _Said, weaker: _Said) -> Finding:
     assert stronger.terms is not None
     assert weaker.terms is not None
+    first = words(stronger.evidence)
     if stronger.evidence.rank is Rank.LICENCE_FILE:
-        first = f"{words(stronger.evidence)} is {stronger.terms.name}"
-    else:
-        first = words(stronger.evidence)
-    text = f"{name}: {first}, but {words(weaker.evidence)}; the two are different licences."
+        licence = stronger.terms.name
+        first = said("evidence.file_is", "{file} is {licence}", file=first, licence=licence)
+    text = said(
+        "verdict.disagree",
+        "{release}: {first}, but {second}; the two are different licences.",
+        release=name,
+        first=first,
+        second=words(weaker.evidence),
+    )
     return Finding(Outcome.CONFLICT, text, name)

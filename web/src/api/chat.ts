@@ -1,6 +1,6 @@
 /** One answer through the chat completions route, as it comes. */
 
-import { Problem, complaint, events } from "./http";
+import { events, problem } from "./http";
 
 export interface Setting {
   readonly model: string;
@@ -39,8 +39,8 @@ export async function* stream(
   };
   for await (const data of events("/v1/chat/completions", signal, body)) {
     if (data === "[DONE]") return;
-    const failed = complaint(data);
-    if (failed !== null) throw new Problem(500, failed);
+    const failed = problem(500, data);
+    if (failed !== null) throw failed;
     yield* parts(JSON.parse(data) as Chunk);
   }
 }

@@ -5,6 +5,7 @@ export class Problem extends Error {
   constructor(
     readonly status: number,
     message: string,
+    readonly code = "",
   ) {
     super(message);
   }
@@ -19,23 +20,24 @@ async function answered(path: string, init: RequestInit): Promise<Response> {
     throw new Problem(0, "");
   }
   if (response.ok) return response;
-  throw new Problem(response.status, complaint(await response.text()) ?? response.statusText);
+  const { status, statusText } = response;
+  throw problem(status, await response.text()) ?? new Problem(status, statusText);
 }
 
-/** The sentence in an error body of either dialect. */
-export function complaint(body: string): string | null {
+/** What an error body of either dialect says; null: it is none. */
+export function problem(status: number, body: string): Problem | null {
   try {
-    const parsed: unknown = JSON.parse(body);
-    if (typeof parsed !== "object" || parsed === null || !("error" in parsed)) return null;
-    const error = parsed.error;
-    if (typeof error === "string") return error;
+    const parsed = JSON.parse(body) as { error?: unknown } | null;
+    const error = parsed?.error;
+    if (typeof error === "string") return new Problem(status, error);
     if (typeof error === "object" && error !== null && "message" in error) {
-      return String(error.message);
+      const code = "code" in error ? String(error.code) : "";
+      return new Problem(status, String(error.message), code);
     }
-    return null;
   } catch {
-    return null;
+    // no JSON
   }
+  return null;
 }
 
 function withBody(method: string, body: unknown): RequestInit {

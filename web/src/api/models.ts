@@ -1,6 +1,6 @@
 /** Models: those here, those that could be, and what their papers say. */
 
-import { get, lines, order, send } from "./http";
+import { Problem, get, lines, order, send } from "./http";
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -30,7 +30,7 @@ export const disk = (): Promise<Disk> => get("/freehold/v1/disk");
 export async function* pull(model: string, signal: AbortSignal): AsyncGenerator<Progress> {
   for await (const line of lines("/api/pull", signal, { model })) {
     const told = JSON.parse(line) as Progress & { error?: string };
-    if (told.error !== undefined) throw new Error(told.error);
+    if (told.error !== undefined) throw new Problem(500, told.error);
     yield told;
   }
 }

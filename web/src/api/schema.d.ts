@@ -974,8 +974,7 @@ export interface components {
             readonly licence: string;
             /** Release */
             readonly release: string;
-            /** Text */
-            readonly text: string;
+            readonly said: components["schemas"]["Sentence"];
             /** Uses */
             readonly uses: readonly string[];
         };
@@ -1026,8 +1025,7 @@ export interface components {
         readonly Estimated: {
             /** Band */
             readonly band: number;
-            /** Basis */
-            readonly basis: string;
+            readonly basis: components["schemas"]["Sentence"];
             /** Depth */
             readonly depth: number;
             /** First Token */
@@ -1782,7 +1780,7 @@ export interface components {
             /** Fetched */
             readonly fetched: string | null;
             /** Gaps */
-            readonly gaps: readonly string[];
+            readonly gaps: readonly components["schemas"]["Sentence"][];
             readonly lineage: components["schemas"]["Ancestor"];
             /** Model */
             readonly model: string;
@@ -1850,8 +1848,7 @@ export interface components {
         readonly PlanReason: {
             /** Has */
             readonly has: number | null;
-            /** Text */
-            readonly text: string;
+            readonly said: components["schemas"]["Sentence"];
             /** Wanted */
             readonly wanted: number | null;
             /** Why */
@@ -1956,9 +1953,9 @@ export interface components {
         /** Reasons */
         readonly Reasons: {
             /** Run */
-            readonly run: readonly string[];
+            readonly run: readonly components["schemas"]["Sentence"][];
             /** Serve */
-            readonly serve: readonly string[];
+            readonly serve: readonly components["schemas"]["Sentence"][];
         };
         /**
          * RegexFormat
@@ -2024,10 +2021,12 @@ export interface components {
             readonly done: number;
             /** Error */
             readonly error: string | null;
+            /** Error Code */
+            readonly error_code: string | null;
             /** Model */
             readonly model: string;
             /** Notes */
-            readonly notes: readonly string[];
+            readonly notes: readonly components["schemas"]["Sentence"][];
             /** Seconds Left */
             readonly seconds_left: number | null;
             /** Stage */
@@ -2049,6 +2048,24 @@ export interface components {
             readonly prompt: string;
             /** Token Count */
             readonly token_count: number;
+        };
+        /**
+         * Sentence
+         * @description ``text`` is English. ``code`` says which sentence it is and does not change; ``values`` are
+         *     what it speaks of, by name, other sentences among them. An empty code: the text is all there is.
+         */
+        readonly Sentence: {
+            /**
+             * Code
+             * @example plan.memory
+             */
+            readonly code: string;
+            /** Text */
+            readonly text: string;
+            /** Values */
+            readonly values: {
+                readonly [key: string]: string | number | components["schemas"]["Sentence"] | readonly components["schemas"]["Sentence"][];
+            };
         };
         /**
          * Session

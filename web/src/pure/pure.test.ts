@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Heading, Message } from "../api/conversations";
-import { complaint } from "../api/http";
+import { problem } from "../api/http";
 import { GrowingBlocks, blocksOf, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
 import { fullness, percent, rounded, speed } from "./figures";
@@ -168,10 +168,14 @@ describe("an export", () => {
 });
 
 it("errors are read in both dialects", () => {
-  expect(complaint('{"error": {"message": "No."}}')).toBe("No.");
-  expect(complaint('{"error": "No."}')).toBe("No.");
-  expect(complaint('{"choices": []}')).toBeNull();
-  expect(complaint("<html>")).toBeNull();
+  expect(problem(404, '{"error": {"message": "No.", "code": "none"}}')).toMatchObject({
+    status: 404,
+    message: "No.",
+    code: "none",
+  });
+  expect(problem(500, '{"error": "No."}')).toMatchObject({ message: "No.", code: "" });
+  expect(problem(500, '{"choices": []}')).toBeNull();
+  expect(problem(500, "<html>")).toBeNull();
 });
 
 describe("votes", () => {

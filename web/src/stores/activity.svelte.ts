@@ -2,7 +2,7 @@
 
 import * as api from "../api/activity";
 import { access } from "./access.svelte";
-import { notices, sentence } from "./notices.svelte";
+import { complaint, notices, type Complaint } from "./notices.svelte";
 
 const EVERY = 1000;
 /** Looks that are kept: five minutes. */
@@ -10,7 +10,7 @@ const KEPT = 301;
 
 class ActivityStore {
   #history = $state.raw<readonly api.Activity[]>([]);
-  #missing = $state<string | null>(null);
+  #missing = $state.raw<Complaint | null>(null);
 
   get history(): readonly api.Activity[] {
     return this.#history;
@@ -19,7 +19,7 @@ class ActivityStore {
     return this.#history.at(-1) ?? null;
   }
   /** Why there is nothing newer. */
-  get missing(): string | null {
+  get missing(): Complaint | null {
     return this.#missing;
   }
   /** Look until what is returned is called. A page that nobody sees does not look. */
@@ -48,7 +48,7 @@ class ActivityStore {
       this.#history = [...past, seen].slice(-KEPT);
       this.#missing = null;
     } catch (error) {
-      if (!access.refusedBy(error)) this.#missing = sentence(error);
+      if (!access.refusedBy(error)) this.#missing = complaint(error);
     }
   }
 }

@@ -13,7 +13,7 @@ import { Problem } from "../api/http";
 import { branch, byParent, leafUnder } from "../pure/tree";
 import { conversations } from "./conversations.svelte";
 import { models } from "./models.svelte";
-import { notices, sentence } from "./notices.svelte";
+import { notices } from "./notices.svelte";
 import { route } from "./route.svelte";
 
 const RETRY_MILLISECONDS = 1000;
@@ -185,7 +185,7 @@ class Chat {
     };
     try {
       for await (const news of api.watch(id, message, leaving)) {
-        if (news.type === "failed") throw new Error(news.message);
+        if (news.type === "failed") throw new Problem(500, news.message);
         if (news.type === "whole") {
           arrived = { content: news.message.content, reasoning: news.message.reasoning };
           if (news.message.status !== "running") {
@@ -204,7 +204,7 @@ class Chat {
       }
     } catch (error) {
       if (leaving.aborted) return false;
-      notices.say(sentence(error));
+      notices.complain(error);
       if (error instanceof Problem && error.status !== 0) return false; // it is gone
     }
     return !leaving.aborted;

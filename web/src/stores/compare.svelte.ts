@@ -1,7 +1,7 @@
 /** Several models, or settings of one, on the same prompts. Nothing of it is kept. */
 
 import { stream, type Setting, type Usage } from "../api/chat";
-import { sentence } from "./notices.svelte";
+import { complaint, type Complaint } from "./notices.svelte";
 import { votes } from "./votes.svelte";
 
 export const MOST = 4;
@@ -18,7 +18,7 @@ export class Candidate {
   decode = $state<number | null>(null);
   usage = $state.raw<Usage | null>(null);
   state = $state<"running" | "done" | "stopped" | "failed">("running");
-  error = $state("");
+  error = $state.raw<Complaint | null>(null);
 
   constructor(readonly setting: Setting) {}
 
@@ -48,7 +48,7 @@ export class Candidate {
       this.state = "done";
     } catch (error) {
       this.state = signal.aborted ? "stopped" : "failed";
-      this.error = signal.aborted ? "" : sentence(error);
+      this.error = signal.aborted ? null : complaint(error);
     }
     show();
   }
@@ -116,7 +116,7 @@ class Compare {
         content: each.content,
         reasoning: each.reasoning,
         state: each.state,
-        error: each.error || null,
+        error: each.error?.text ?? null,
         first_token: each.firstToken,
         decode: each.decode,
         usage: each.usage,

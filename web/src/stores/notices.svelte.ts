@@ -4,31 +4,41 @@ import { Problem } from "../api/http";
 import { access } from "./access.svelte";
 import { words } from "./appearance.svelte";
 
-class Notices {
-  #latest = $state<string | null>(null);
+/** `code` null: in words of the page. Else `text` is the server's own, in English. */
+export interface Complaint {
+  readonly text: string;
+  readonly code: string | null;
+}
 
-  get latest(): string | null {
+class Notices {
+  #latest = $state.raw<Complaint | null>(null);
+
+  get latest(): Complaint | null {
     return this.#latest;
   }
   dismiss(): void {
     this.#latest = null;
   }
-  say(sentence: string): void {
-    this.#latest = sentence;
+  say(text: string): void {
+    this.#latest = { text, code: null };
+  }
+  complain(error: unknown): void {
+    this.#latest = complaint(error);
   }
   /** Do something; what it cannot do is said. */
   async attempt(work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {
-      if (!access.refusedBy(error)) this.say(sentence(error));
+      if (!access.refusedBy(error)) this.complain(error);
     }
   }
 }
 
-export function sentence(error: unknown): string {
-  if (error instanceof Problem && error.status === 0) return words().unreachable;
-  return error instanceof Error ? error.message : String(error);
+export function complaint(error: unknown): Complaint {
+  if (!(error instanceof Problem)) return { text: String(error), code: "" };
+  if (error.status === 0) return { text: words().unreachable, code: null };
+  return { text: error.message, code: error.code };
 }
 
 export const notices = new Notices();

@@ -2,11 +2,13 @@
 
 import { pull } from "../api/models";
 import { models } from "./models.svelte";
-import { sentence } from "./notices.svelte";
+import { complaint, type Complaint } from "./notices.svelte";
 import { plan } from "./plan.svelte";
 
 export class Pull {
-  status = $state("");
+  /** Checking what came: the fetching is over. */
+  checking = $state(false);
+  error = $state.raw<Complaint | null>(null);
   completed = $state(0);
   total = $state<number | null>(null);
   state = $state<"going" | "paused" | "failed" | "done">("going");
@@ -18,7 +20,7 @@ export class Pull {
   async #go(): Promise<void> {
     try {
       for await (const told of pull(this.name, this.#stopping.signal)) {
-        this.status = told.status;
+        this.checking = !told.status.startsWith("pulling");
         if (told.total) {
           this.total = told.total;
           this.completed = told.completed ?? 0;
@@ -30,7 +32,7 @@ export class Pull {
       if (this.#stopping.signal.aborted) this.state = "paused";
       else {
         this.state = "failed";
-        this.status = sentence(error);
+        this.error = complaint(error);
       }
     }
   }
@@ -40,6 +42,7 @@ export class Pull {
   goOn(): void {
     this.#stopping = new AbortController();
     this.state = "going";
+    this.error = null;
     void this.#go();
   }
 }

@@ -13,6 +13,7 @@ from freehold.api.admin.tuning_schema import (
     TuningShown,
 )
 from freehold.api.openai.profiles import settings_shown
+from freehold.api.sentences import all_shown
 from freehold.machine.tuning import TunedPoint, Tuning
 from freehold.runtime.searches import Search, SearchWishes
 
@@ -37,8 +38,9 @@ def search(found: Search) -> SearchShown:
         done=found.done,
         count=found.count,
         seconds_left=found.seconds_left,
-        notes=list(found.notes),
+        notes=all_shown(found.notes),
         error=found.error,
+        error_code=found.error_code,
     )
 
 

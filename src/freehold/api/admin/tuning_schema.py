@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from freehold.api.openai.common import ModelName, Request
 from freehold.api.openai.profiles import SettingsShown
+from freehold.api.sentences import Sentence
 
 _Format = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,16}$")]
 
@@ -47,8 +48,9 @@ class SearchShown(BaseModel):
     done: int
     count: int
     seconds_left: float | None
-    notes: list[str]
+    notes: list[Sentence]
     error: str | None
+    error_code: str | None
 
 
 class TuningState(BaseModel):

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from freehold.api.openai.schema import ErrorResponse
 from freehold.api.routing import described_errors, runtime_of
+from freehold.api.sentences import all_shown, shown
 from freehold.api.web import papers_schema as schema
 from freehold.runtime.wiring import Runtime
 from freehold.trust import lock as locking
@@ -74,12 +75,14 @@ async def papers(name: _Name, request: Request) -> schema.Papers:
         model=verdict.model,
         run=verdict.run.outcome,
         serve=verdict.serve.outcome,
-        reasons=schema.Reasons(run=list(verdict.run.reasons), serve=list(verdict.serve.reasons)),
+        reasons=schema.Reasons(
+            run=all_shown(verdict.run.reasons), serve=all_shown(verdict.serve.reasons)
+        ),
         duties=_duties(verdict),
         declared=verdict.declared,
         concluded=verdict.concluded,
         lineage=_ancestor(verdict.lineage.root),
-        gaps=list(verdict.lineage.gaps),
+        gaps=all_shown(verdict.lineage.gaps),
         sha256=model.digest,
         origin=model.manifest.origin if model.manifest else None,
         fetched=model.manifest.fetched_at if model.manifest else None,
@@ -92,7 +95,7 @@ def _duties(verdict: Verdict) -> list[schema.Duty]:
         for duty in ruling.duties:
             uses.setdefault(duty, []).append(str(use))
     return [
-        schema.Duty(text=duty.text, uses=brought, licence=duty.licence, release=duty.release)
+        schema.Duty(said=shown(duty.text), uses=brought, licence=duty.licence, release=duty.release)
         for duty, brought in uses.items()
     ]
 

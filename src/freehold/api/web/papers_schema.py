@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from freehold.api.sentences import Sentence
+
 
 class CatalogueModel(BaseModel):
     """One model known by name. ``size_bytes`` is that of the file a pull fetches."""
@@ -23,14 +25,14 @@ class Catalogue(BaseModel):
 
 
 class Reasons(BaseModel):
-    run: list[str]
-    serve: list[str]
+    run: list[Sentence]
+    serve: list[Sentence]
 
 
 class Duty(BaseModel):
     """``uses``: what brings it, ``run`` or ``serve``."""
 
-    text: str
+    said: Sentence
     uses: list[str]
     licence: str
     release: str
@@ -57,7 +59,7 @@ class Papers(BaseModel):
     declared: str | None
     concluded: str | None
     lineage: Ancestor
-    gaps: list[str]
+    gaps: list[Sentence]
     sha256: str
     origin: str | None
     fetched: str | None

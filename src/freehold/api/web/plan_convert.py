@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from freehold.api.sentences import shown as sentence
 from freehold.api.web.plan_schema import Estimated, Measured, PlannedModel, PlanReason, PlanShown
 from freehold.machine.candidates import Candidate
 from freehold.machine.plan import Choice, Estimate, Exclusion, Plan, measured_speed
@@ -42,7 +43,7 @@ def _exclusion(excluded: Exclusion) -> PlannedModel:
         **_candidate(excluded.candidate),
         fits=False,
         reasons=[
-            PlanReason(why=each.why, text=each.text, wanted=each.wanted, has=each.has)
+            PlanReason(why=each.why, said=sentence(each.text), wanted=each.wanted, has=each.has)
             for each in excluded.reasons
         ],
         context=None,
@@ -69,7 +70,7 @@ def _estimated(estimate: Estimate) -> Estimated:
         first_token=estimate.first_token,
         depth=estimate.depth,
         band=estimate.band,
-        basis=estimate.basis,
+        basis=sentence(estimate.basis),
     )
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from freehold.api.sentences import Sentence
+
 
 class PlanReason(BaseModel):
     """Something that keeps a model out: ``wanted`` against ``has``, in the unit of its kind."""
 
     why: str
-    text: str
+    said: Sentence
     wanted: float | None
     has: float | None
 
@@ -29,7 +31,7 @@ class Estimated(BaseModel):
     first_token: float
     depth: int
     band: float
-    basis: str
+    basis: Sentence
 
 
 class Measured(BaseModel):

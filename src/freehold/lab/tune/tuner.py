@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.domain.errors import DiskFull, EngineError, LoadFailed
+from freehold.domain.sentences import Sentence, as_sentence, said
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.tuning_client import compare
 from freehold.engines.llamacpp.tuning_messages import Compare, Difference
@@ -61,8 +62,8 @@ class Watcher(Protocol):
 
     def remaining(self, seconds: float) -> None: ...
 
-    def note(self, text: str) -> None:
-        """One sentence for the person waiting."""
+    def note(self, told: Sentence) -> None:
+        """For the person waiting."""
         ...
 
 
@@ -120,7 +121,9 @@ class Tuner:
         )
         with opened(self.library.store.home, circumstances) as journal:
             if journal.begun:
-                self.watcher.note("Going on where the last search was stopped.")
+                self.watcher.note(
+                    said("tuning.goes_on", "Going on where the last search was stopped.")
+                )
             timer = Timer(self.base, journal, self.model.size, self._paths)
             async with timer:
                 outcome = await self._search(timer, journal)
@@ -152,7 +155,7 @@ class Tuner:
         measured |= await self._stage(timer, "formats", grid.formats(leading, made))
         running = search.finalists(self._baseline, measured, untuned)
         for name in set(made) - {candidate.quantisation for candidate in running}:
-            self.watcher.note(f"{name} gains nothing here.")
+            self.watcher.note(said("tuning.no_gain", "{format} gains nothing here.", format=name))
         self.watcher.remaining(remaining(effort, self._full, untuned, len(running)))
         speeds = await self._final(timer, running, effort)
         await timer.close()
@@ -182,8 +185,12 @@ class Tuner:
         )
         if needed > self.wishes.seconds:
             self.watcher.note(
-                f"This model needs about {needed / 60:.0f} minutes for the smallest search; "
-                "with fewer --formats or less --depth it takes less."
+                said(
+                    "tuning.needs",
+                    "This model needs about {minutes:.0f} minutes for the smallest search; "
+                    "with fewer --formats or less --depth it takes less.",
+                    minutes=needed / 60,
+                )
             )
         self.watcher.remaining(needed)
         return effort
@@ -210,12 +217,21 @@ class Tuner:
         own = self.model.header.quantisation
         wanted = tuple(name for name in self.wishes.formats if name != own)
         if wanted and len(self.model.paths) > 1:
-            self.watcher.note("Weights in several files are not requantised; settings are tuned.")
+            self.watcher.note(
+                said(
+                    "tuning.several_files",
+                    "Weights in several files are not requantised; settings are tuned.",
+                )
+            )
             return ()
         if wanted and own not in ("F32", "F16", "BF16"):
             self.watcher.note(
-                f"The weights are quantised already ({own or 'how, the file does not say'}); "
-                "requantising adds to what was lost then. Losses are against them as they are."
+                said(
+                    "tuning.quantised_already",
+                    "The weights are quantised already ({format}); "
+                    "requantising adds to what was lost then. Losses are against them as they are.",
+                    format=own or "how, the file does not say",
+                )
             )
         derivation = Derivation(self.library, self.model)
         self.watcher.stage("requantising", len(wanted))
@@ -224,7 +240,14 @@ class Tuner:
                 manifest = await derivation.make(name, self.base.threads)
                 self._paths[name] = self.library.store.blob_path(manifest.files[0].sha256)
             except (DiskFull, EngineError) as error:
-                self.watcher.note(f"{name} is left out: {error.message}")
+                self.watcher.note(
+                    said(
+                        "tuning.left_out",
+                        "{format} is left out: {why}",
+                        format=name,
+                        why=as_sentence(error.message),
+                    )
+                )
             self.watcher.done("requantising")
         return tuple(name for name in wanted if name in self._paths)
 

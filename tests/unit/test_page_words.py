@@ -1,0 +1,78 @@
+"""The page's other language has words for every sentence that the server may say."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from freehold.trust.licences import bundled
+from freehold.trust.overrides import bundled as overrides
+from freehold.trust.verdict import Use
+
+ROOT = Path(__file__).parents[2]
+WORDS = ROOT / "web" / "src" / "words"
+JAPANESE = (WORDS / "sentences.ja.ts").read_text("utf-8")
+WORDED = {
+    code: set(re.findall(r"\w+(?=\s*[,:}])", names or ""))
+    for code, names in re.findall(r'"([a-z0-9_]+\.[a-z0-9_]+)": \((?:(\{[^}]*\}))?\) =>', JAPANESE)
+}
+
+
+def called(node: ast.AST) -> Iterator[tuple[str, set[str] | None]]:
+    """Codes given to `said`, and the names of what is said with them; None: not written there."""
+    for call in ast.walk(node):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            continue
+        if call.func.id not in ("said", "ReasonRow"):
+            continue
+        names = {each.arg for each in call.keywords if each.arg is not None}
+        whole = None if any(each.arg is None for each in call.keywords) else names
+        for code in ast.walk(call.args[0]):
+            if isinstance(code, ast.Constant) and isinstance(code.value, str):
+                yield code.value, whole
+
+
+def in_the_code() -> Iterator[tuple[str, set[str] | None]]:
+    for path in (ROOT / "src" / "freehold").rglob("*.py"):
+        text = path.read_text("utf-8")
+        if "domain.sentences import" in text:
+            yield from called(ast.parse(text))
+            # Where the code is chosen before it is said.
+            for code in re.findall(r'code(?:, \w+)? = "([a-z0-9_]+\.[a-z0-9_]+)"', text):
+                yield code, None
+
+
+def in_the_tables() -> Iterator[tuple[str, set[str]]]:
+    for row in bundled().rows:
+        duties = tuple(duty.sentence for duty in row.duty)
+        for each in (*duties, *row.reasons(Use.RUN), *row.reasons(Use.SERVE)):
+            yield each.code, set(each.values)
+    for licensor in overrides().override:
+        yield licensor.code, set(licensor.sentence.values)
+    for change in overrides().change:
+        yield change.code, set(change.sentence.values)
+
+
+SAID = sorted(dict((*in_the_code(), *in_the_tables())).items())
+
+
+def test_both_are_found() -> None:
+    assert len(SAID) > 120
+    assert {"plan.memory", "tuning.no_gain", "verdict.empty", "duty.give_copy"} <= set(WORDED)
+
+
+@pytest.mark.parametrize(("code", "names"), SAID, ids=[code for code, _ in SAID])
+def test_it_has_words_and_asks_for_nothing_that_is_not_said(
+    code: str, names: set[str] | None
+) -> None:
+    assert code in WORDED, f"{code} has no words in web/src/words/sentences.ja.ts"
+    if names is not None:
+        assert WORDED[code] <= names | {"place"}, code
+
+
+def test_no_words_are_left_over() -> None:
+    assert set(WORDED) - {code for code, _ in SAID} - {"basis.parts"} == set()
