@@ -66,6 +66,28 @@ def test_what_fits_and_how_fast_it_should_be(page: Page) -> None:
     expect(here.get_by_role("row").filter(has_text="tiny")).to_contain_text("not tuned")
 
 
+def test_every_published_file_of_a_model(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    catalogue = page.get_by_role("region", name="To fetch")
+    row = catalogue.get_by_role("row").filter(has_text="deepseek-r1:1.5b")
+    expect(row.first).to_contain_text("Q4_K_M")
+    more = row.get_by_role("button", name="1 more file", expanded=False)
+    other = catalogue.get_by_role("row").filter(has_text="Q5_K_M")
+    expect(other).to_have_count(0)
+    more.press("Enter")
+    expect(other).to_contain_text("by bartowski")
+    expect(other).to_contain_text(re.compile(r"about \d\.\d GB"))
+    expect(other).to_contain_text("fits")
+    # Size, fit, estimate and measurement stand in the columns of the row's own.
+    cells = other.get_by_role("cell")
+    expect(cells.nth(3)).to_contain_text(re.compile(r"\d+ ± \d+ %"))
+    expect(cells.nth(4)).to_have_text("not tuned")
+    expect(other.get_by_role("button", name="Fetch: hf:bartowski/")).to_be_visible()
+    more = row.get_by_role("button", name="1 more file", expanded=True)
+    more.press("Enter")
+    expect(other).to_have_count(0)
+
+
 def test_loading_and_pinning(page: Page, server: Gateway) -> None:
     page.get_by_role("link", name="Models").click()
     row = page.get_by_role("region", name="On this machine").get_by_role("row").nth(1)

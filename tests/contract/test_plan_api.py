@@ -68,6 +68,17 @@ def test_estimates_and_measurements_are_apart(server: Gateway) -> None:
     assert planned(server, prompt=60, users=3)["tiny"]["measured"]["tokens_per_second"] is None
 
 
+def test_every_published_file_of_a_row(server: Gateway) -> None:
+    row = planned(server, prompt=60)["deepseek-r1:1.5b"]
+    (other,) = row["files"]
+    assert (row["quantisation"], other["quantisation"]) == ("Q4_K_M", "Q5_K_M")
+    assert other["model"].startswith("hf:bartowski/DeepSeek-R1-Distill-Qwen-1.5B-GGUF@")
+    assert other["file_bytes"] > row["file_bytes"]
+    assert other["memory_estimated"] > other["file_bytes"]
+    assert other["estimated"]["tokens_per_second"] < row["estimated"]["tokens_per_second"]
+    assert other["measured"] is None
+
+
 def test_what_does_not_fit_says_by_how_much(server: Gateway) -> None:
     found = planned(server)
     large = found["deepseek-r1:671b"]

@@ -93,7 +93,7 @@ def test_an_index_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
     }
     said: list[str] = []
     cut_off = Installer(Place.of(tmp_path), Build.CPU, said.append, environ)
-    with pytest.raises(EngineInstallFailed, match="index .* cannot be reached") as caught:
+    with pytest.raises(EngineInstallFailed, match=r"index .* cannot be reached") as caught:
         cut_off.install()
     assert "run the same command again" in (caught.value.hint or "")
     assert Place.of(tmp_path).installed() is None

@@ -44,12 +44,16 @@ class Candidate:
         return self.digest is not None
 
 
-def of_row(row: CatalogModel, verdict: Verdict | None) -> Candidate:
-    """The row's first file that can be fetched, or a usual one where it lists none."""
-    file = row.default_file or (row.file[0] if row.file else CatalogFile(quantisation=USUAL))
+def of_row(
+    row: CatalogModel, verdict: Verdict | None, other: CatalogFile | None = None
+) -> Candidate:
+    """The row's first file that can be fetched, or a usual one where it lists none; or ``other``
+    of its files, under the reference that fetches that."""
+    usual = row.default_file or (row.file[0] if row.file else CatalogFile(quantisation=USUAL))
+    file = other or usual
     anatomy, unknown = _tried(row, file)
     return Candidate(
-        reference=row.reference,
+        reference=row.reference if other is None else other.reference,
         title=row.title,
         quantisation=file.quantisation,
         size=file.size or (anatomy.bytes if anatomy else None),

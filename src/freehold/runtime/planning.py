@@ -62,6 +62,17 @@ class Stock:
         rows = [row for row in self.library.catalog.models if row.reference not in present]
         return (*found, *self._of_rows(rows))
 
+    def others(self, stored: Iterable[Candidate]) -> dict[str, tuple[Candidate, ...]]:
+        """By reference of a row, its further published files; those of ``stored`` are what they
+        are here."""
+        here = {each.digest: each for each in stored if each.digest}
+        return {
+            row.reference: tuple(
+                here.get(file.sha256 or "") or of_row(row, None, file) for file in row.other_files
+            )
+            for row in self.library.catalog.models
+        }
+
     def one(self, text: str) -> Candidate:
         """Raises `ModelNotPulled` for what neither this store nor the catalogue describes, and
         `UnknownModel`, `InvalidReference` or `RefusedFile`."""

@@ -32,6 +32,14 @@ class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: tuple[str, ...] = ()
     pieces: tuple[Piece, ...] = ()
 
+    @property
+    def reference(self) -> str:
+        """What fetches this very file; empty where no repository of it is known."""
+        if self.repository is None or not self.paths:
+            return ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf:{self.repository}{revision}:{self.paths[0]}"
+
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The numbers memory planning needs; None where no source was read."""
@@ -98,6 +106,11 @@ class CatalogModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def default_file(self) -> CatalogFile | None:
         """The first file that some source is known for."""
         return next((f for f in self.file if f.pieces or (f.repository and f.paths)), None)
+
+    @property
+    def other_files(self) -> tuple[CatalogFile, ...]:
+        """Those that can be fetched too, by references of their own."""
+        return tuple(f for f in self.file if f is not self.default_file and f.reference)
 
     @property
     def fetchable(self) -> bool:

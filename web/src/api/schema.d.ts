@@ -516,7 +516,8 @@ export interface paths {
          * @description What `freehold plan` says: for every model that is here or in the catalogue whether it fits,
          *     by how much it does not, and its speed, estimated and, where it was tuned here, measured.
          *     ``context`` is what each user has; left out: as it is set, and as the model allows. What models
-         *     in memory take now is not free.
+         *     in memory take now is not free. ``files`` are the further published files of a row of the
+         *     catalogue, under the references that fetch them.
          */
         readonly get: operations["get_plan_freehold_v1_plan_get"];
         readonly put?: never;
@@ -977,6 +978,16 @@ export interface components {
             readonly said: components["schemas"]["Sentence"];
             /** Uses */
             readonly uses: readonly string[];
+        };
+        /**
+         * Elsewhere
+         * @description Servers that answer as a model. ``leaves_machine``: what is asked of it goes there.
+         */
+        readonly Elsewhere: {
+            /** Hosts */
+            readonly hosts: readonly string[];
+            /** Leaves Machine */
+            readonly leaves_machine: boolean;
         };
         /**
          * EngineActivity
@@ -1617,6 +1628,8 @@ export interface components {
             readonly profile: components["schemas"]["ProfileShown"] | null;
             /** Size Bytes */
             readonly size_bytes: number | null;
+            /** @description Who answers instead of this machine. */
+            readonly upstream: components["schemas"]["Elsewhere"] | null;
         };
         /**
          * ModelInMemory
@@ -1825,6 +1838,11 @@ export interface components {
             readonly estimated: components["schemas"]["Estimated"] | null;
             /** File Bytes */
             readonly file_bytes: number | null;
+            /**
+             * Files
+             * @description Further published files of the same model.
+             */
+            readonly files: readonly components["schemas"]["PlannedModel"][];
             /** Fits */
             readonly fits: boolean;
             /** Here */

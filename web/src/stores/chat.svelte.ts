@@ -53,7 +53,7 @@ class Chat {
   get model(): string | null {
     const names = models.here.map(({ id }) => id);
     const wanted = [this.#chosen, this.#heading?.model, names.find((id) => this.#isLoaded(id))];
-    return wanted.find((name) => name && names.includes(name)) ?? names[0] ?? null;
+    return wanted.find((name) => name && names.includes(name)) ?? models.usual[0] ?? null;
   }
   #isLoaded(id: string): boolean {
     return models.here.some((model) => model.id === id && model.freehold.loaded);

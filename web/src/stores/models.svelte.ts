@@ -21,6 +21,22 @@ class Models {
   inMemory(name: string): api.InMemory | null {
     return this.#inMemory.get(name) ?? null;
   }
+  /** Where what one asks a model is sent, if it leaves this machine. */
+  leavesFor(name: string | null): string | null {
+    const there = this.#here.find(({ id }) => id === name)?.freehold.upstream;
+    return there?.leaves_machine ? there.hosts.join(", ") : null;
+  }
+  /** Those that nobody has chosen yet are taken from: what leaves this machine comes last. */
+  get usual(): readonly string[] {
+    const names = this.#here.map(({ id }) => id);
+    const leaving = (name: string): boolean => this.leavesFor(name) !== null;
+    return [...names.filter((name) => !leaving(name)), ...names.filter(leaving)];
+  }
+  /** The name as it stands in lists to choose from. */
+  label(name: string): string {
+    const hosts = this.leavesFor(name);
+    return hosts === null ? name : `${name} · ${words().leaves(hosts)}`;
+  }
   get disk(): api.Disk | null {
     return this.#disk;
   }

@@ -48,6 +48,10 @@ export const en = {
   fetchFirst: "Fetch a model to begin",
   greeting: "What would you like to know?",
   stays: "What you write stays on the machine that runs this server.",
+  leaves: (hosts: string) => `leaves this machine: ${hosts}`,
+  isSent: (hosts: string) =>
+    `What you write leaves this machine: it is sent to ${hosts}, which answers as this model.`,
+  beside: (hosts: string) => `another server on this machine: ${hosts}`,
   message: "Message",
   placeholder: "Write a message",
   send: "Send",
@@ -232,6 +236,9 @@ export const en = {
   revoke: "Revoke",
   revokeKey: (name: string) => `Revoke the key ${name}? From then on it opens nothing.`,
 
+  about: (amount: string) => `about ${amount}`,
+  otherFiles: (count: number) => (count === 1 ? "1 more file" : `${count} more files`),
+  fileOf: (owner: string) => `by ${owner}`,
   fit: "Fits here",
   fits: "fits",
   fitsNot: "does not fit",
@@ -316,6 +323,8 @@ export const en = {
   decodesTogether: (users: number) => `Writing, ${users} together`,
   settingsOf: "Settings",
   remarks: "Remarks",
+  microBatch: (size: number) => `micro-batch ${size}`,
+  flash: "flash attention",
   threads: (count: number) => (count === 1 ? "1 thread" : `${count} threads`),
   plainKernels: "plain kernels",
 };

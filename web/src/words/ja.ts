@@ -89,6 +89,10 @@ export const ja: Words = {
   fetchFirst: "まずモデルを取得する",
   greeting: "何をお調べしますか？",
   stays: "入力した内容は、このサーバーが動いているマシンの外に出ません。",
+  leaves: (hosts) => `このマシンの外に出ます：${hosts}`,
+  isSent: (hosts) =>
+    `入力した内容はこのマシンの外に出て、このモデルとして応答する ${hosts} に送られます。`,
+  beside: (hosts) => `このマシンの別のサーバー：${hosts}`,
   message: "メッセージ",
   placeholder: "メッセージを入力",
   send: "送信",
@@ -271,6 +275,9 @@ export const ja: Words = {
   revoke: "失効させる",
   revokeKey: (name) => `キー ${name} を失効させますか？以後は使えなくなります。`,
 
+  about: (amount) => `約 ${amount}`,
+  otherFiles: (count) => `ほかのファイル ${count} 件`,
+  fileOf: (owner) => `（${owner}）`,
   fit: "このマシンに入るか",
   fits: "入ります",
   fitsNot: "入りません",
@@ -348,6 +355,8 @@ export const ja: Words = {
   decodesTogether: (users) => `${users}件同時の生成`,
   settingsOf: "設定",
   remarks: "備考",
+  microBatch: (size) => `マイクロバッチ ${size}`,
+  flash: "フラッシュアテンション",
   threads: (count) => `${count}スレッド`,
   plainKernels: "通常カーネル",
 };

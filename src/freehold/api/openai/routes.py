@@ -16,6 +16,7 @@ from freehold.api.openai.profiles import ProfileShown, profile_shown
 from freehold.api.openai.schema import (
     ChatCompletion,
     ChatCompletionRequest,
+    Elsewhere,
     ErrorResponse,
     Licence,
     Model,
@@ -25,6 +26,7 @@ from freehold.api.openai.schema import (
 from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, reworded, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
+from freehold.domain.upstreams import Upstream, host_of, leaves
 from freehold.runtime.chat import Generation
 from freehold.runtime.names import Described
 from freehold.runtime.wiring import Runtime
@@ -120,6 +122,7 @@ def _model(runtime: Runtime, name: str) -> Model:
             size_bytes=manifest.size if manifest else None,
             licence=_licence(runtime, manifest) if manifest else None,
             profile=_profile(runtime, described),
+            upstream=_elsewhere(described.upstream) if described.upstream else None,
         ),
     )
 
@@ -135,6 +138,13 @@ def _owner(described: Described) -> str:
     if described.upstream is not None:
         return "upstream"
     return described.manifest.origin if described.manifest else "file"
+
+
+def _elsewhere(upstream: Upstream) -> Elsewhere:
+    """Those that data leaves for, if it does for any."""
+    there = [url for url in upstream.urls if leaves(url)]
+    hosts = dict.fromkeys(host_of(url) for url in there or upstream.urls)
+    return Elsewhere(hosts=list(hosts), leaves_machine=bool(there))
 
 
 def _licence(runtime: Runtime, manifest: Manifest) -> Licence:

@@ -346,6 +346,14 @@ class ModelDetails(BaseModel):
     profile: ProfileShown | None = Field(
         description="What `freehold tune` found for it; null: it was not tuned here."
     )
+    upstream: Elsewhere | None = Field(description="Who answers instead of this machine.")
+
+
+class Elsewhere(BaseModel):
+    """Servers that answer as a model. ``leaves_machine``: what is asked of it goes there."""
+
+    hosts: list[str]
+    leaves_machine: bool
 
 
 class Licence(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from freehold.api.sentences import shown as sentence
@@ -10,8 +11,11 @@ from freehold.machine.candidates import Candidate
 from freehold.machine.plan import Choice, Estimate, Exclusion, Plan, measured_speed
 from freehold.machine.profile import Profile
 
+Files = Mapping[str, Sequence[Choice | Exclusion]]
 
-def shown(plan: Plan) -> PlanShown:
+
+def shown(plan: Plan, others: Files) -> PlanShown:
+    """``others``: by reference, the further files of a model, weighed as well."""
     computer = plan.computer
     return PlanShown(
         processor=computer.processor.name,
@@ -21,8 +25,17 @@ def shown(plan: Plan) -> PlanShown:
         calibrated=None if plan.calibration is None else plan.calibration.measured_at[:10],
         users=plan.wishes.users,
         prompt=plan.wishes.prompt,
-        models=[*map(_choice, plan.choices), *map(_exclusion, plan.excluded)],
+        models=[
+            *(_model(each, others) for each in plan.choices),
+            *(_model(each, others) for each in plan.excluded),
+        ],
     )
+
+
+def _model(weighed: Choice | Exclusion, others: Files) -> PlannedModel:
+    told = _choice(weighed) if isinstance(weighed, Choice) else _exclusion(weighed)
+    told.files = [_model(each, {}) for each in others.get(told.model, ())]
+    return told
 
 
 def _choice(choice: Choice) -> PlannedModel:
@@ -60,6 +73,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "quantisation": candidate.quantisation,
         "here": candidate.here,
         "file_bytes": candidate.size,
+        "files": [],
     }
 
 

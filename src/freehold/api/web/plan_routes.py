@@ -17,7 +17,7 @@ from freehold.domain.errors import FreeholdError
 from freehold.domain.settings import environment
 from freehold.engines.llamacpp.build import installed
 from freehold.machine.candidates import Candidate
-from freehold.machine.plan import Plan, plan
+from freehold.machine.plan import plan, weigh
 from freehold.machine.probe import probe
 from freehold.machine.wishes import PROMPT, Wishes
 from freehold.runtime.calibration import recall
@@ -41,20 +41,26 @@ async def get_plan(
     """What `freehold plan` says: for every model that is here or in the catalogue whether it fits,
     by how much it does not, and its speed, estimated and, where it was tuned here, measured.
     ``context`` is what each user has; left out: as it is set, and as the model allows. What models
-    in memory take now is not free.
+    in memory take now is not free. ``files`` are the further published files of a row of the
+    catalogue, under the references that fetch them.
     """
     wishes = Wishes(users=users, context=context, prompt=prompt)
-    return shown(await asyncio.to_thread(_planned, runtime_of(request), wishes))
+    return await asyncio.to_thread(_planned, runtime_of(request), wishes)
 
 
-def _planned(runtime: Runtime, wishes: Wishes) -> Plan:
+def _planned(runtime: Runtime, wishes: Wishes) -> PlanShown:
     home = runtime.settings.home
     computer, build = probe(home, environment()), installed()
     here = Here(computer.fingerprint, build.identity if build is not None else "")
     stock = Stock(runtime.library, runtime.dossiers, here)
     candidates = (*stock.all(), *_served(runtime, stock))
     calibration = recall(home, here.computer, here.build)
-    return plan(candidates, stock.given(computer, wishes, calibration, candidates))
+    given = stock.given(computer, wishes, calibration, candidates)
+    others = {
+        row: tuple(weigh(each, given) for each in files)
+        for row, files in stock.others(candidates).items()
+    }
+    return shown(plan(candidates, given), others)
 
 
 def _served(runtime: Runtime, stock: Stock) -> Iterator[Candidate]:

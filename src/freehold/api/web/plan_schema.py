@@ -62,6 +62,7 @@ class PlannedModel(BaseModel):
     memory_estimated: int | None
     estimated: Estimated | None
     measured: Measured | None
+    files: list[PlannedModel] = Field(description="Further published files of the same model.")
 
 
 class PlanShown(BaseModel):
