@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from freehold.machine.computer import GpuKind
-from freehold.machine.gpu import Card, amd, apple, nvidia, visible
+from freehold.machine.gpu import Card, amd, apple, cards_of, nvidia, visible
 
 GIB = 2**30
 CARDS = (
@@ -70,6 +71,60 @@ def test_a_driver_that_fails_is_no_error(with_driver: Path) -> None:
 )
 def test_what_a_child_would_see(chosen: str | None, seen: tuple[Card, ...]) -> None:
     assert visible(CARDS, chosen) == seen
+
+
+def instance(_: int, index: int) -> int:
+    if index > 1:
+        raise RuntimeError("Not Found")
+    return 10 + index
+
+
+def memory(device: int) -> SimpleNamespace:
+    total = {0: 144, 1: 144, 10: 72, 11: 18}[device] * GIB
+    return SimpleNamespace(total=total, free=total - GIB)
+
+
+NAMES = {10: "NVIDIA H200 MIG 3g.71gb", 11: "NVIDIA H200 MIG 1g.18gb"}
+# NVIDIA's library on a computer with an H200 that is divided, and one that is not. Handles are
+# numbers: 0 and 1 the cards, 10 and 11 the instances of the first.
+LIBRARY = SimpleNamespace(
+    NVML_CLOCK_MEM=2,
+    NVML_DEVICE_MIG_ENABLE=1,
+    NVMLError=RuntimeError,
+    nvmlDeviceGetCount=lambda: 2,
+    nvmlDeviceGetHandleByIndex=lambda index: index,
+    nvmlDeviceGetMigMode=lambda device: (1, 1) if device == 0 else (0, 0),
+    nvmlDeviceGetMaxMigDeviceCount=lambda _: 7,
+    nvmlDeviceGetMigDeviceHandleByIndex=instance,
+    nvmlDeviceGetMemoryInfo=memory,
+    nvmlDeviceGetName=lambda device: NAMES.get(device, "NVIDIA H200"),
+    nvmlDeviceGetUUID={0: "GPU-a", 1: "GPU-b", 10: "MIG-c", 11: "MIG-d"}.__getitem__,
+    nvmlDeviceGetMaxClockInfo=lambda *_: 3201,
+    nvmlDeviceGetMemoryBusWidth=lambda _: 6144,
+)
+
+
+def test_the_instances_of_a_divided_card_are_cards_of_their_own() -> None:
+    half, eighth, whole = cards_of(LIBRARY)
+    assert [card.name for card in (half, eighth, whole)] == [
+        "NVIDIA H200 MIG 3g.71gb",
+        "NVIDIA H200 MIG 1g.18gb",
+        "NVIDIA H200",
+    ]
+    assert (half.total, half.available) == (72 * GIB, 71 * GIB)
+    full = 2 * 3201e6 * 6144 / 8
+    assert whole.as_gpu().bandwidth == full
+    assert half.as_gpu().bandwidth == full / 2
+    assert eighth.as_gpu().bandwidth == full / 8
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [(None, ["MIG-c"]), ("MIG-d", ["MIG-d"]), ("MIG-d,MIG-c", ["MIG-d"]), ("GPU-b", ["GPU-b"])],
+)
+def test_a_process_sees_one_instance_or_whole_cards(chosen: str | None, seen: list[str]) -> None:
+    cards = tuple(cards_of(LIBRARY))
+    assert [card.identity for card in visible(cards, chosen)] == seen
 
 
 def test_apples_share_of_the_memory() -> None:

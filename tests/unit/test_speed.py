@@ -126,9 +126,10 @@ def test_layers_on_a_card_are_read_at_the_card_s_speed() -> None:
         return predict(MODEL, None, computer, SETTINGS, 0, placement=placed).decode
 
     speeds = [decode(layers) for layers in range(6)]
-    assert speeds == sorted(speeds)
+    assert speeds[1:] == sorted(speeds[1:])  # the first is bought with a step of the card's
     read = sum(w.bytes for layer in MODEL.layers for w in layer.weights) + MODEL.output.bytes
-    assert speeds[-1] == pytest.approx(1e12 * 0.6 / read, rel=0.2)
+    # 50 µs for each of four layers and for the output, and the bytes at what is reached.
+    assert 1 / speeds[-1] == pytest.approx(5 * 50e-6 + read / 0.85e12, rel=0.1)
 
 
 @given(

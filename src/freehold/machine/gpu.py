@@ -7,6 +7,7 @@ where a driver is, so a computer without one waits for nothing.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,11 @@ _APPLE_BANDWIDTH = {
 
 @dataclass(frozen=True)
 class Card:
-    """One NVIDIA device as NVML tells of it: bytes, hertz, bits."""
+    """One NVIDIA device as NVML tells of it: bytes, hertz, bits.
+
+    ``share``: which part of the memory's bandwidth is its own; less than 1 for an ``instance``, a
+    part of a card that was divided (MIG).
+    """
 
     name: str
     identity: str
@@ -52,12 +57,14 @@ class Card:
     available: int
     memory_clock: int | None = None
     bus_width: int | None = None
+    share: float = 1.0
+    instance: bool = False
 
     def as_gpu(self) -> Gpu:
         """With the bandwidth its clock and bus width give: two transfers a cycle."""
         bandwidth = None
         if self.memory_clock and self.bus_width:
-            bandwidth = 2 * self.memory_clock * self.bus_width / 8
+            bandwidth = self.share * 2 * self.memory_clock * self.bus_width / 8
         return Gpu(self.name, GpuKind.CUDA, self.total, self.available, bandwidth)
 
 
@@ -75,11 +82,45 @@ class Nvml:
 
         pynvml.nvmlInit()
         try:
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                yield _card(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
+            yield from cards_of(pynvml)
         finally:
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
+
+
+def cards_of(nvml: Any) -> Iterator[Card]:
+    """By NVIDIA's library, which is open; the instances of a divided card in its place."""
+    for index in range(nvml.nvmlDeviceGetCount()):
+        device = nvml.nvmlDeviceGetHandleByIndex(index)
+        card = _card(nvml, device)
+        if _divided(nvml, device):
+            yield from _instances(nvml, device, card)
+        else:
+            yield card
+
+
+def _divided(nvml: Any, device: Any) -> bool:
+    with contextlib.suppress(nvml.NVMLError):  # most cards cannot be
+        current, _ = nvml.nvmlDeviceGetMigMode(device)
+        return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)
+    return False
+
+
+def _instances(nvml: Any, device: Any, whole: Card) -> Iterator[Card]:
+    """Each has memory of its own, and of the bandwidth the same part."""
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
+        with contextlib.suppress(nvml.NVMLError):  # there may be fewer
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(part)
+            yield dataclasses.replace(
+                whole,
+                name=_string(nvml.nvmlDeviceGetName(part)),
+                identity=_string(nvml.nvmlDeviceGetUUID(part)),
+                total=int(memory.total),
+                available=int(memory.free),
+                share=min(1.0, memory.total / whole.total),
+                instance=True,
+            )
 
 
 def _card(nvml: Any, device: Any) -> Card:
@@ -118,9 +159,14 @@ def nvidia(
 
 def visible(cards: tuple[Card, ...], chosen: str | None) -> tuple[Card, ...]:
     """What CUDA_VISIBLE_DEVICES leaves: numbers or the beginnings of identities; the first entry
-    that is neither ends the list, as in CUDA."""
-    if chosen is None:
-        return cards
+    that is neither ends the list, as in CUDA. A process sees whole cards or one instance."""
+    named = cards if chosen is None else _listed(cards, chosen)
+    if named and named[0].instance:
+        return named[:1]
+    return tuple(card for card in named if not card.instance)
+
+
+def _listed(cards: tuple[Card, ...], chosen: str) -> tuple[Card, ...]:
     found: list[Card] = []
     for word in (part.strip() for part in chosen.split(",")):
         card = _named(cards, word)

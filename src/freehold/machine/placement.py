@@ -1,14 +1,15 @@
 """What lies where: layers on graphics processors as far as they have room, the rest on the host.
 
 llama.cpp offloads the *last* layers and counts the output as one more behind them, so that
-``n_gpu_layers = 1`` offloads the output alone; it gives consecutive layers to consecutive cards.
-The embedding stays on the host. Sizes are bytes.
+``n_gpu_layers = 1`` offloads the output alone; it gives consecutive layers to consecutive cards, to
+each as many as its part of the free memory is. The embedding stays on the host. Sizes are bytes.
 
 Source: ``llama_model_base::load_tensors`` of llama.cpp as vendored by llama-cpp-python 0.3.36.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -103,14 +104,26 @@ def place(load: Load, gpus: Sequence[Gpu]) -> Placement:
 
 
 def _filled(load: Load, layers: Sequence[int], gpus: Sequence[Gpu]) -> tuple[OnCard, ...] | None:
-    """On one card if one holds them all, else on all in turn; None: they do not fit."""
-    ways = [[(index, gpu)] for index, gpu in enumerate(gpus)]
-    ways.append(list(enumerate(gpus)))
-    for way in ways:
-        cards = _in_turn(load, layers, way)
-        if cards is not None:
-            return cards
-    return None
+    """Shared as llama.cpp does, or else one card filled after the other; None: they do not fit."""
+    return _shared(load, layers, gpus) or _in_turn(load, layers, list(enumerate(gpus)))
+
+
+def _shared(load: Load, layers: Sequence[int], gpus: Sequence[Gpu]) -> tuple[OnCard, ...] | None:
+    """To each card as many layers as its part of all free memory is; None: one has no room."""
+    free = [gpu.available for gpu in gpus]
+    if not sum(free):
+        return None
+    ends = [end / sum(free) for end in accumulate(free)]
+    places = [bisect_right(ends, number / len(layers)) for number in range(len(layers))]
+    cards = []
+    for index, gpu in enumerate(gpus):
+        own = [layer for place, layer in zip(places, layers, strict=True) if place == index]
+        needed = _overhead(load, gpu) + sum(own)
+        if own and needed * MARGIN > gpu.available:
+            return None
+        if own:
+            cards.append(OnCard(index, gpu.name, len(own), needed, gpu.available))
+    return tuple(cards)
 
 
 def _in_turn(
@@ -119,8 +132,7 @@ def _in_turn(
     cards = []
     left = list(layers)
     for index, gpu in gpus:
-        overhead = load.buffers + (0 if gpu.kind is GpuKind.METAL else RUNTIME)
-        sums = [overhead + each for each in accumulate(left)]
+        sums = [_overhead(load, gpu) + each for each in accumulate(left)]
         taken = sum(needed * MARGIN <= gpu.available for needed in sums)
         if taken:
             cards.append(OnCard(index, gpu.name, taken, sums[taken - 1], gpu.available))
@@ -128,3 +140,8 @@ def _in_turn(
         if not left:
             return tuple(cards)
     return None
+
+
+def _overhead(load: Load, gpu: Gpu) -> int:
+    """What a card that is used holds beside layers."""
+    return load.buffers + (0 if gpu.kind is GpuKind.METAL else RUNTIME)

@@ -343,7 +343,7 @@ def vllm(candidate: Candidate, anatomy: Anatomy, given: Given, context: int) -> 
         return None
     return (
         f"vLLM would need {gigabytes(needed)} of the cards for {candidate.upstream}, 16 bits a "
-        "weight; freehold cannot run it yet"
+        "weight (not measured; docs/vllm.md)"
     )
 
 

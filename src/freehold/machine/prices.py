@@ -20,6 +20,10 @@ _PLAIN_CORE_RATE = 10e9
 _CARD_BANDWIDTH, _CARD_INTENSITY, _METAL_INTENSITY = 300e9, 100.0, 30.0
 # How much of a nameplate llama.cpp usually reaches.
 _EFFICIENCY = 0.6
+# On cards: of the bandwidth, and the seconds that starting a layer's kernels one after the other
+# takes. Round figures that fit speeds published of models of 7 to 32 billion parameters.
+_CARD_REACHED, _CARD_LAYER = 0.85, 50e-6
+_METAL_REACHED, _METAL_LAYER = 0.7, 100e-6
 
 
 @dataclass(frozen=True)
@@ -131,5 +135,12 @@ def usual_prices(processor: Processor) -> Prices:
 def card_prices(gpu: Gpu) -> Prices:
     """Of a graphics processor: nothing of these is measured yet."""
     bandwidth = gpu.bandwidth or _CARD_BANDWIDTH
-    intensity = _METAL_INTENSITY if gpu.kind is GpuKind.METAL else _CARD_INTENSITY
-    return Prices(bandwidth * _EFFICIENCY, bandwidth * intensity * _EFFICIENCY)
+    metal = gpu.kind is GpuKind.METAL
+    intensity = _METAL_INTENSITY if metal else _CARD_INTENSITY
+    layer = _METAL_LAYER if metal else _CARD_LAYER
+    return Prices(
+        bandwidth=bandwidth * (_METAL_REACHED if metal else _CARD_REACHED),
+        rate=bandwidth * intensity * _EFFICIENCY,
+        step=layer,  # of the output, and of what comes before the first layer
+        layer=layer,
+    )
