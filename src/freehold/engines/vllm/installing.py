@@ -117,9 +117,8 @@ class Installer:
         self._pip("install", "--extra-index-url", PYTORCH_INDEX, *self.build.requirements)
 
     def _pip(self, command: str, *arguments: str, may_fail: bool = False) -> bool:
-        """Whether it went well.
-
-        Raises `EngineInstallFailed` unless it ``may_fail``, and where the index is out of reach.
+        """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``, and always
+        where the index is out of reach.
         """
         words = [
             *(sys.executable, "-P", "-m", "pip", "--python", str(self.place.python)),
