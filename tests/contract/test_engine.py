@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import math
 import os
 import signal
@@ -34,7 +35,7 @@ from freehold.domain.events import (
     TokenLogprob,
     Usage,
 )
-from freehold.domain.sampling import Sampling
+from freehold.domain.sampling import Constraint, Grammar, Sampling
 from freehold.engines.base import Capability, Engine, EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.engines.scripted import Script, ScriptedEngine
@@ -48,6 +49,7 @@ CONTEXT = 8192
 run = functools.partial(running.run, seconds=240)
 # What has learnt to end its turn goes on all the same.
 GREEDY = Sampling(temperature=0, ignore_end=True)
+MAY_END = Sampling(temperature=0)
 PROMPT = tuple(range(65, 65 + 26))
 
 
@@ -635,6 +637,43 @@ def test_adapters(subject: Subject) -> None:
                     await collect(engine.generate(request))
                 assert caught.value.field == "adapters"
             needs(subject, engine, Capability.ADAPTERS, "adapters")
+
+    run(scenario())
+
+
+def test_logprobs(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            request = replace(asked(max_tokens=5, sampling=MAY_END), top_logprobs=3)
+            if Capability.LOGPROBS not in engine.capabilities.features:
+                with pytest.raises(InvalidRequest):
+                    await collect(engine.generate(request))
+            needs(subject, engine, Capability.LOGPROBS, "log-probabilities")
+            events = await collect(engine.generate(request))
+            told = _logprobs(events)
+            assert [one.chosen.token for one in told] == _tokens(events) != []
+            for one in told:
+                best = [each.logprob for each in one.top]
+                assert best == sorted(best, reverse=True)
+                assert len(best) == 3
+                assert one.chosen.logprob == pytest.approx(best[0])  # greedy
+                assert sum(map(math.exp, best)) <= 1.001
+
+    run(scenario())
+
+
+def test_a_schema_holds(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            schema = Constraint(Grammar.JSON_SCHEMA, '{"enum": ["no such word"]}')
+            request = replace(asked(max_tokens=60, sampling=MAY_END), constraint=schema)
+            if Capability.CONSTRAINTS not in engine.capabilities.features:
+                with pytest.raises(InvalidRequest):
+                    await collect(engine.generate(request))
+            needs(subject, engine, Capability.CONSTRAINTS, "schemas")
+            said = await answer(engine, request)
+            assert json.loads(said.text) == "no such word"
+            assert said.reason is FinishReason.STOP
 
     run(scenario())
 
