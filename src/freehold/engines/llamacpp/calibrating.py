@@ -15,22 +15,20 @@ from __future__ import annotations
 import ctypes
 import datetime
 import logging
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from freehold.domain.engine import CacheConfig, CacheType, Kernels
-from freehold.engines.base import EngineConfig
-from freehold.engines.llamacpp.binding import Context, Entry
-from freehold.engines.llamacpp.made_up import Shape, bare, write_made_up
+from freehold.engines.llamacpp.bench_steps import CHUNK, Bench, Clock
+from freehold.engines.llamacpp.made_up import Shape, bare
 from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
 from freehold.process.inside import leave_no_core
 from freehold.text.vocabulary import start_native
@@ -51,9 +49,11 @@ LOOKS = (
 
 # Bytes of weights that no cache holds, whatever the processor says of its own.
 _LEAST_BYTES, _MOST_BYTES = 64 << 20, 256 << 20
-_PROMPT = 256
-_CHUNK, _DEPTH = 512, 1536
+_PROMPT = 128
+_DEPTH = 1536
 _CELLS = 256
+# A processor that was idle is faster for a moment than it can go on.
+_WARMING_SECONDS = 2.0
 _FEW_LAYERS, _MANY_LAYERS = 4, 24
 
 
@@ -63,63 +63,6 @@ class Doing(msgspec.Struct, frozen=True, tag=True):
     what: str
     done: int
     total: int
-
-
-@dataclass
-class Clock:
-    """Seconds that passed in steps, and that this process computed meanwhile, on all cores."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-
-@dataclass(frozen=True)
-class Bench:
-    """How everything is run. ``folder`` is for the models."""
-
-    folder: Path
-    threads: int
-    kernels: Kernels
-    clock: Clock = field(default_factory=Clock)
-
-    def open(self, shape: Shape, cache: CacheConfig) -> Timed:
-        path = self.folder / "made-up.gguf"
-        write_made_up(path, shape)
-        config = EngineConfig(
-            "made up", (str(path),), shape.context, 1, self.threads, self.kernels, cache
-        )
-        context = Context(config)
-        path.unlink()  # what is mapped stays
-        return Timed(context, self.clock)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A context whose steps are timed."""
-
-    context: Context
-    clock: Clock
-
-    def steps(self, tokens: int, depth: int, times: int) -> list[float]:
-        """Seconds for ``tokens`` tokens after ``depth`` others, each time."""
-        ids = np.arange(tokens, dtype=np.int32) % 200
-        taken = []
-        for _ in range(times):
-            self.context.truncate(0, depth)
-            began, computed = time.perf_counter(), time.process_time()
-            self.context.decode([Entry(0, depth, ids, outputs=1)])
-            taken.append(time.perf_counter() - began)
-            self.clock.wall += taken[-1]
-            self.clock.cpu += time.process_time() - computed
-        return taken
-
-    def step(self, tokens: int, depth: int, times: int) -> float:
-        """The middle one of `steps`."""
-        return statistics.median(self.steps(tokens, depth, times))
-
-    def fill(self, depth: int) -> None:
-        for start in range(0, depth, _CHUNK):
-            self.steps(min(_CHUNK, depth - start), start, 1)
 
 
 # Memory
@@ -160,7 +103,17 @@ def _largest_cache() -> int:
 
 
 def _weights_bytes() -> int:
-    return min(_MOST_BYTES, max(_LEAST_BYTES, 2 * _largest_cache()))
+    return min(_MOST_BYTES, max(_LEAST_BYTES, 4 * _largest_cache()))
+
+
+def warm_up(bench: Bench) -> None:
+    """Keep all cores busy for a while."""
+    timed = bench.open(wide(TensorType.Q8_0, 2), CacheConfig())
+    end = time.monotonic() + _WARMING_SECONDS
+    while time.monotonic() < end:
+        timed.steps(_PROMPT, 0, 1)
+    timed.context.close()
+    bench.clock.wall = bench.clock.cpu = 0.0
 
 
 # Fixed costs
@@ -197,9 +150,9 @@ def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> Att
     shape = Shape(TensorType.F32, 2, 64, 64, 8, 2, head_dim)
     timed = bench.open(shape, CacheConfig(key_type=cache, value_type=cache, flash_attention=flash))
     early_token = timed.step(1, 0, 40)
-    early_chunk = timed.step(_CHUNK, 0, 3)
+    early_chunk = timed.step(CHUNK, 0, 3)
     timed.fill(_DEPTH)
-    late_chunk = timed.step(_CHUNK, _DEPTH - _CHUNK, 3)
+    late_chunk = timed.step(CHUNK, _DEPTH - CHUNK, 3)
     late_token = timed.step(1, _DEPTH - 1, 40)
     timed.context.close()
     looks = shape.layers * shape.heads
@@ -208,7 +161,7 @@ def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> Att
         cache=cache,
         head_dim=head_dim,
         decode=max(0.0, late_token - early_token) / (looks * (_DEPTH - _CELLS)),
-        prefill=max(0.0, late_chunk - early_chunk) / (looks * _CHUNK * (_DEPTH - _CHUNK)),
+        prefill=max(0.0, late_chunk - early_chunk) / (looks * CHUNK * (_DEPTH - CHUNK)),
     )
 
 
@@ -253,9 +206,9 @@ def of_matrices(
     shape = form(kind, layers)
     timed = bench.open(shape, CacheConfig())
     timed.steps(1, 0, 1)  # maps what is not yet mapped
-    early, few = timed.steps(1, 0, 7), timed.step(FEW, 0, 3)
+    early, few = timed.step(1, 0, 7), timed.step(FEW, 0, 3)
     many = timed.step(_PROMPT, 0, 3)
-    one = statistics.median(early + timed.steps(1, 0, 6))
+    one = (early + timed.step(1, 0, 7)) / 2
     timed.context.close()
     other = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
@@ -318,7 +271,7 @@ def calibrate(
     """Measure everything. The caller fills in for which computer and build."""
     began = time.monotonic()
     formats, caches = tuple(types), tuple(looks)
-    total, done = 2 + len(caches) + len(formats), 0
+    total, done = 3 + len(caches) + len(formats), 0
 
     def doing(what: str) -> None:
         nonlocal done
@@ -327,6 +280,8 @@ def calibrate(
 
     with tempfile.TemporaryDirectory(prefix="freehold-calibration-") as folder:
         bench = Bench(Path(folder), threads, kernels)
+        doing("the processor at work")
+        warm_up(bench)
         doing("memory")
         read = bandwidth(threads)
         doing("steps")
@@ -357,7 +312,7 @@ def calibrate(
         logit=logit(),
         types=tuple(costs),
         attention=tuple(attentions),
-        share=min(1.0, bench.clock.cpu / (bench.clock.wall * threads)),
+        share=bench.clock.share(Clock(), threads),
     )
 
 
