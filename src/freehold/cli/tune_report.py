@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from freehold.domain.errors import InvalidModelFile, UnknownArchitecture
-from freehold.lab.tune.search import Point, admissible
+from freehold.lab.tune.search import Point, admissible, limit
 from freehold.lab.tune.tuner import Outcome
 from freehold.machine.calibration import Calibration
 from freehold.machine.dissect import anatomy_of_header
@@ -60,9 +60,10 @@ def _remark(point: Point, outcome: Outcome, max_loss: float) -> str:
     if point is outcome.chosen:
         words.append("chosen")
     elif point is not outcome.baseline:
-        if point.loss is not None and point.loss.divergence > max_loss:
+        most = limit(outcome.baseline, max_loss)
+        if point.loss is not None and point.loss.divergence > most:
             words.append("loses too much")
-        elif not admissible(point, outcome.baseline.speeds, max_loss):
+        elif not admissible(point, outcome.baseline.speeds, most):
             words.append("slower at something")
     if not any(point is known for known in outcome.frontier):
         words.append("beaten by another")

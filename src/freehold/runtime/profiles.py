@@ -57,6 +57,13 @@ class Profiles:
         data = msgspec.json.format(msgspec.json.encode(profile), indent=2)
         write_atomically(self._path(profile.source), data + b"\n")
 
+    def weights(self) -> frozenset[str]:
+        """The digests of all that profiles of this store run."""
+        found = (
+            self.get(path.stem) for path in self._folder.glob("*.json") if is_sha256(path.stem)
+        )
+        return frozenset(profile.weights for profile in found if profile is not None)
+
     def remove(self, digest: str) -> None:
         self._path(digest).unlink(missing_ok=True)
 

@@ -67,7 +67,9 @@ export const sentences: Wordings = {
     `このモデルでは、最小の探索に約 ${Math.ceil(Number(minutes))} 分かかります。形式を減らすと短くなります。`,
   "tuning.several_files": () => "複数のファイルに分かれた重みは再量子化せず、設定だけを調整します。",
   "tuning.quantised_already": ({ format }) =>
-    `重みはすでに量子化されています（${format}）。再量子化では、そのときの損失に上乗せされます。損失は現在の重みとの比較です。`,
+    `重みはすでに量子化されています（${format}）。再量子化では、そのときの損失に上乗せされます。`,
+  "tuning.better_source": ({ reference, format, why }) =>
+    `再量子化は、ここにある最良の重み ${reference}（${format}）から行います（${why}）。損失はそれとの比較で、現在の重みの損失も示します。`,
   "tuning.left_out": ({ format, why }) => `${format} は除外しました：${why}`,
   "tuning.not_calibrated": ({ why }) => `このマシンの上限は測定できませんでした：${why}`,
 

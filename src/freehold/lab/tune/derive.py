@@ -15,6 +15,7 @@ from importlib.metadata import version
 from freehold.engines.llamacpp.build import PACKAGE
 from freehold.engines.llamacpp.tuning_client import quantise
 from freehold.lab.tune.grid import FILE_TYPE_OF, FORMATS
+from freehold.runtime.profiles import Profiles
 from freehold.trust.derived import Making, list_derived
 from freehold.trust.locks import forget
 from freehold.weights import housekeeping
@@ -73,13 +74,15 @@ class Derivation:
         return list_derived(self.library, self.model, made)
 
     def forget_all_but(self, digest: str) -> int:
-        """Delete what a search made of this model, but for one; returns the bytes freed."""
+        """Delete what a search made of this model, but for one and those that a profile runs;
+        returns the bytes freed."""
         store = self.library.store
+        kept = {digest, *Profiles(store.home).weights()}
         freed = 0
         for manifest in self.library.registry.all():
             first = manifest.files[0]
             ours = manifest.derived_from == self.model.digest and first.name.endswith(".gguf")
-            if ours and first.sha256 != digest:
+            if ours and first.sha256 not in kept:
                 freed += housekeeping.remove(store, manifest)
                 forget(store.home, manifest.reference)
         return freed

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 class Circumstances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What must be the same for old measurements to be worth anything."""
+    """What must be the same for old measurements to be worth anything. ``original``: the digest
+    that losses are against; none: the source itself."""
 
     source: str
     computer: str
@@ -36,6 +37,7 @@ class Circumstances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     baseline: Candidate
     depth: int
     users: int
+    original: str = ""
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -72,10 +72,17 @@ def slowest(speeds: Speeds, baseline: Speeds) -> float:
     return min(ratios)
 
 
+def limit(baseline: Point, max_loss: float) -> float:
+    """What may be lost: as much as is allowed, or as the weights as they are have lost already
+    against a better source."""
+    return max(max_loss, baseline.loss.divergence if baseline.loss else 0.0)
+
+
 def winner(baseline: Point, others: Sequence[Point], max_loss: float) -> Point:
     """The fastest that is admissible, if it is faster than noise could make it; else the
     baseline."""
-    allowed = [p for p in others if admissible(p, baseline.speeds, max_loss)]
+    most = limit(baseline, max_loss)
+    allowed = [p for p in others if admissible(p, baseline.speeds, most)]
     fastest = max(allowed, key=lambda p: score(p.speeds, baseline.speeds), default=baseline)
     return fastest if score(fastest.speeds, baseline.speeds) > 1 + LEAST_GAIN else baseline
 

@@ -15,6 +15,8 @@ Every measurement is in the journal before the next begins.
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -41,6 +43,7 @@ from freehold.lab.tune.grid import Candidate
 from freehold.lab.tune.journal import Circumstances, Journal, Losing, opened
 from freehold.lab.tune.loss import summarise
 from freehold.lab.tune.search import Point
+from freehold.lab.tune.source import Source, best_source
 from freehold.lab.tune.timing import Timer, configured, settings_of
 from freehold.machine.computer import Processor
 from freehold.machine.probe import memory
@@ -65,6 +68,9 @@ class Watcher(Protocol):
     def note(self, told: Sentence) -> None:
         """For the person waiting."""
         ...
+
+
+_UNSTATED = "how, the file does not say"
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,11 @@ class Tuner:
     def __post_init__(self) -> None:
         self._baseline = Candidate(None, settings_of(self.base))
         self._full = Workload(self.wishes.depth, self.wishes.users, 24)
+        self._source = Source(self.model)
 
     async def run(self) -> Outcome:
         """Raises `LoadFailed` where not even the model as it is can be measured."""
+        self._source = await asyncio.to_thread(best_source, self.library, self.model)
         circumstances = Circumstances(
             source=self.model.digest,
             computer=self.here.computer,
@@ -118,6 +126,7 @@ class Tuner:
             baseline=self._baseline,
             depth=self.wishes.depth,
             users=self.wishes.users,
+            original=self._source.model.digest if self._source.why else "",
         )
         with opened(self.library.store.home, circumstances) as journal:
             if journal.begun:
@@ -128,7 +137,7 @@ class Tuner:
             async with timer:
                 outcome = await self._search(timer, journal)
             Profiles(self.library.store.home).put(outcome.profile)
-            Derivation(self.library, self.model).forget_all_but(outcome.profile.weights)
+            Derivation(self.library, self._source.model).forget_all_but(outcome.profile.weights)
             journal.finish()
         return outcome
 
@@ -224,18 +233,15 @@ class Tuner:
                 )
             )
             return ()
-        if wanted and own not in ("F32", "F16", "BF16"):
-            self.watcher.note(
-                said(
-                    "tuning.quantised_already",
-                    "The weights are quantised already ({format}); "
-                    "requantising adds to what was lost then. Losses are against them as they are.",
-                    format=own or "how, the file does not say",
-                )
-            )
-        derivation = Derivation(self.library, self.model)
+        if wanted:
+            self._tell_source()
+        derivation = Derivation(self.library, self._source.model)
         self.watcher.stage("requantising", len(wanted))
         for name in wanted:
+            if self._source.why and name == self._source.model.header.quantisation:
+                self._paths[name] = self.library.store.blob_path(self._source.model.digest)
+                self.watcher.done("requantising")
+                continue
             try:
                 manifest = await derivation.make(name, self.base.threads)
                 self._paths[name] = self.library.store.blob_path(manifest.files[0].sha256)
@@ -250,6 +256,30 @@ class Tuner:
                 )
             self.watcher.done("requantising")
         return tuple(name for name in wanted if name in self._paths)
+
+    def _tell_source(self) -> None:
+        source = self._source.model
+        kind = source.header.quantisation
+        if self._source.why:
+            self.watcher.note(
+                said(
+                    "tuning.better_source",
+                    "Requantising starts from {reference} ({format}), the best source here: {why}. "
+                    "Losses are against it, those of the weights as they are too.",
+                    reference=str(source.reference),
+                    format=kind or _UNSTATED,
+                    why=self._source.why,
+                )
+            )
+        if self._source.quantised:
+            self.watcher.note(
+                said(
+                    "tuning.quantised_already",
+                    "The weights are quantised already ({format}); requantising adds to what was "
+                    "lost then.",
+                    format=kind or _UNSTATED,
+                )
+            )
 
     async def _final(
         self, timer: Timer, running: tuple[Candidate, ...], effort: Effort
@@ -275,11 +305,15 @@ class Tuner:
     async def _losses(
         self, running: tuple[Candidate, ...], effort: Effort, journal: Journal
     ) -> Mapping[Candidate, Loss]:
-        """Of every finalist whose answers are not those of the baseline."""
+        """Of every finalist whose answers are not those of the source. Those that answer as the
+        baseline does lose what it has lost."""
         changed = [candidate for candidate in running if grid.changes_answers(candidate)]
+        if self._source.why:
+            changed = list(dict.fromkeys((self._baseline, *changed)))
         missing = [c for c in changed if journal.losing(c, effort.windows) is None]
         together = len(missing) + 1
-        if together * self.model.size > memory().available / 2:
+        largest = max(self.model.size, self._source.model.size)
+        if together * largest > memory().available / 2:
             together = 1
         groups = [missing[at : at + together] for at in range(0, len(missing), together)]
         self.watcher.stage("losses", len(groups) * effort.windows)
@@ -291,7 +325,11 @@ class Tuner:
             for candidate, windows in zip(group, zip(*read, strict=True), strict=True):
                 journal.add(Losing(candidate, effort.windows, windows))
         found = ((c, journal.losing(c, effort.windows)) for c in changed)
-        return {c: summarise(known.windows) for c, known in found if known is not None}
+        losses = {c: summarise(known.windows) for c, known in found if known is not None}
+        if self._source.why and self._baseline in losses:
+            own = losses[self._baseline]
+            losses = {c: losses.get(c, own) for c in running}
+        return losses
 
     def _comparison(self, candidates: list[Candidate], windows: int) -> Compare:
         def config(of: Candidate) -> EngineConfig:
@@ -300,13 +338,19 @@ class Tuner:
             return configured(self.base, of, path, context=length, sequences=1)
 
         return Compare(
-            source=config(self._baseline),
+            source=self._original(config(self._baseline)),
             others=tuple(map(config, candidates)),
             text=corpus.text(),
             windows=windows,
             before=WINDOW_BEFORE,
             scored=WINDOW_SCORED,
         )
+
+    def _original(self, as_it_is: EngineConfig) -> EngineConfig:
+        """What losses are against."""
+        if not self._source.why:
+            return as_it_is
+        return dataclasses.replace(as_it_is, paths=tuple(map(str, self._source.model.paths)))
 
     def _outcome(self, baseline: Point, others: tuple[Point, ...]) -> Outcome:
         chosen = search.winner(baseline, others, self.wishes.max_loss)
@@ -327,7 +371,7 @@ class Tuner:
             before=baseline.speeds,
             after=chosen.speeds,
             quantisation=quantisation,
-            loss=chosen.loss,
+            loss=None if chosen.loss is baseline.loss else chosen.loss,
         )
         front = search.frontier(baseline, others)
         return Outcome(baseline, others, front, chosen, profile)
