@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from freehold.domain.errors import (
     EngineInstallFailed,
     EngineNotInstalled,
     OfflineRefused,
+    StoreBusy,
     UnsupportedFile,
 )
 from freehold.engines.vllm.installation import VERSION, Build, Installed, Place
@@ -97,6 +100,42 @@ def test_an_index_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
         cut_off.install()
     assert "run the same command again" in (caught.value.hint or "")
     assert Place.of(tmp_path).installed() is None
+
+
+def test_what_outlives_a_killed_command_keeps_others_out(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    with place.locked() as lock:
+        pip = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, pass_fds=(lock,))
+    try:  # whoever started it is gone
+        with pytest.raises(StoreBusy), place.locked():
+            pass
+    finally:
+        pip.communicate()
+    with place.locked(), pytest.raises(StoreBusy), place.locked():
+        pass
+
+
+def test_of_what_was_broken_off_only_the_downloads_are_kept(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    half = place.environment / "lib" / "half_a_package"
+    half.mkdir(parents=True)
+    place.downloads.mkdir()
+    (place.downloads / "fetched").touch()
+
+    class Stopped(Exception):
+        """As far as this test goes."""
+
+    def say(line: str) -> None:
+        if "Collecting" in line or "ERROR" in line or "asked as well" in line:
+            raise Stopped
+
+    environ = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_RETRIES": "0", "PATH": os.defpath}
+    with pytest.raises(Stopped):
+        Installer(place, Build.CPU, say, environ).install()
+    assert place.python.exists()
+    assert not half.exists()
+    assert (place.downloads / "fetched").exists()
+    assert place.installed() is None
 
 
 def test_removed_is_gone(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import msgspec
 
 from freehold.domain.errors import EngineNotInstalled, StoreBusy
@@ -115,21 +116,23 @@ class Place:
         return found
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Held by whoever changes it. Raises `StoreBusy` while another does."""
+    def locked(self) -> Iterator[int]:
+        """Held by whoever changes it, and by the programs that are given the descriptor: pip may
+        outlive a command that was killed. Raises `StoreBusy` while another holds it.
+        """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder.with_suffix(".lock"), timeout=0)
+        lock = os.open(self.folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise StoreBusy(
-                "vLLM is being installed or removed by another command.",
-                hint="Try again when that has ended.",
-            ) from None
-        try:
-            yield
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreBusy(
+                    "vLLM is being installed or removed by another command.",
+                    hint="Try again when that has ended.",
+                ) from None
+            yield lock
         finally:
-            lock.release()
+            os.close(lock)
 
     def remove(self) -> None:
         """All of it; the record first, so that what is half gone is not taken for whole. Raises

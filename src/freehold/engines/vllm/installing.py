@@ -53,19 +53,20 @@ class Installer:
                 "Installing an engine fetches it, and freehold is offline.",
                 hint="Leave out --offline (and FREEHOLD_OFFLINE).",
             )
-        with self.place.locked():
-            return self._installed(found)
+        with self.place.locked() as lock:
+            return self._installed(lock)
 
-    def _installed(self, found: Installed | None) -> Installed:
+    def _installed(self, lock: int) -> Installed:
         self._require_room()
         self.place.record.unlink(missing_ok=True)
-        if found is not None and found.build is not self.build:  # they would lie in each other
-            shutil.rmtree(self.place.environment, ignore_errors=True)
+        # Another build or version would lie in this one; and what was broken off may have left a
+        # package that looks whole and is not. What was downloaded is kept.
+        shutil.rmtree(self.place.environment, ignore_errors=True)
         self.place.downloads.mkdir(parents=True, exist_ok=True)
         self._make_environment()
-        self._fetch()
+        self._fetch(lock)
         for package in self.build.unwanted:
-            self._pip("uninstall", "--yes", package, may_fail=True)
+            self._pip(lock, "uninstall", "--yes", package, may_fail=True)
         torch = self._try()
         installed = Installed(
             self.build,
@@ -93,10 +94,7 @@ class Installer:
             )
 
     def _make_environment(self) -> None:
-        if self.place.python.exists():
-            return
         self.say("Making its environment.")
-        shutil.rmtree(self.place.environment, ignore_errors=True)
         made = subprocess.run(
             [sys.executable, "-P", "-m", "venv", "--without-pip", str(self.place.environment)],
             capture_output=True,
@@ -109,16 +107,16 @@ class Installer:
                 hint="On Debian and Ubuntu it needs the package python3-venv.",
             )
 
-    def _fetch(self) -> None:
+    def _fetch(self, lock: int) -> None:
         """From the index that pip is set up with; PyTorch without CUDA from its own, if need be."""
-        if self._pip("install", *self.build.requirements, may_fail=self.build is Build.CPU):
+        if self._pip(lock, "install", *self.build.requirements, may_fail=self.build is Build.CPU):
             return
         self.say(f"PyTorch without CUDA is not on this index; {PYTORCH_INDEX} is asked as well.")
-        self._pip("install", "--extra-index-url", PYTORCH_INDEX, *self.build.requirements)
+        self._pip(lock, "install", "--extra-index-url", PYTORCH_INDEX, *self.build.requirements)
 
-    def _pip(self, command: str, *arguments: str, may_fail: bool = False) -> bool:
-        """Whether it went well. Raises `EngineInstallFailed` unless it ``may_fail``, and always
-        where the index is out of reach.
+    def _pip(self, lock: int, command: str, *arguments: str, may_fail: bool = False) -> bool:
+        """Whether it went well; pip holds the ``lock`` as long as it runs. Raises
+        `EngineInstallFailed` unless it ``may_fail``, and always where the index is out of reach.
         """
         words = [
             *(sys.executable, "-P", "-m", "pip", "--python", str(self.place.python)),
@@ -131,6 +129,7 @@ class Installer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
             text=True,
             errors="replace",
             env=dict(self.environ),
