@@ -80,7 +80,7 @@ def _hashed(model: LocalModel, lock: Lock, watcher: Progress) -> tuple[ModelFile
     """Every file, read from its first byte to its last whatever its times say."""
     names = [file.path for file in lock.files]
     found = []
-    for number, path in enumerate(model.paths):
+    for number, path in enumerate(model.whole):
         name = names[number] if number < len(names) else path.name
         size = path.stat().st_size
         watcher.begin(f"verifying {name}", size, 0)

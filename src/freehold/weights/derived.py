@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from freehold.weights.library import Library, LocalModel
+from freehold.weights import vocabulary_file
+from freehold.weights.library import Library, LocalModel, is_checkpoint
 from freehold.weights.reference import NameReference, parse
 from freehold.weights.registry import Manifest, Registry
 from freehold.weights.store import Store
@@ -32,7 +33,9 @@ def derived_reference(registry: Registry, model: LocalModel, kind: str) -> str:
 
 
 def as_safetensors(library: Library, model: LocalModel) -> Manifest | None:
-    """This model's weights as safetensors, made here, if all of them are still here."""
+    """This model's weights as safetensors, fetched or made here, if all are still here."""
+    if model.manifest is not None and is_checkpoint(model.manifest):
+        return model.manifest
     for manifest in library.registry.all():
         first = manifest.files[0]
         if manifest.derived_from == model.digest and first.name.endswith(f".{SAFETENSORS}"):
@@ -48,6 +51,8 @@ def assemble(store: Store, manifest: Manifest, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
+        if file.name == vocabulary_file.NAME:  # ours, and nobody else's
+            continue
         blob = store.verify(file.sha256)
         link = folder / file.name
         fresh = folder / f".{file.name}.{os.getpid()}"

@@ -26,6 +26,7 @@ from freehold.domain.errors import (
 )
 from freehold.domain.settings import Settings
 from freehold.weights import catalog as catalogue
+from freehold.weights import checkpoint, vocabulary_file
 from freehold.weights.catalog import Catalog, CatalogModel
 from freehold.weights.download import Downloader
 from freehold.weights.files import FileRecord, hash_file, record, require_file
@@ -61,6 +62,13 @@ class LocalModel:
     files: tuple[ModelFile, ...]
     manifest: Manifest | None = None
     aliases: tuple[str, ...] = ()
+    # Of ``files``, in their order, where ``paths`` are not all of them.
+    every: tuple[Path, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Path, ...]:
+        """Where each of ``files`` is; ``paths`` are those that are read here."""
+        return self.every or self.paths
 
     @property
     def reference(self) -> str:
@@ -145,7 +153,12 @@ class Library:
         if isinstance(reference, PathReference):
             return self._local_path(reference.path, watcher)
         manifest = self.registry.get(str(reference))
-        paths = tuple(self._verified(file, watcher) for file in manifest.files)
+        verified = tuple(self._verified(file, watcher) for file in manifest.files)
+        paths = tuple(
+            path
+            for path, file in zip(verified, manifest.files, strict=True)
+            if not is_checkpoint(manifest) or file.name == vocabulary_file.NAME
+        )
         return LocalModel(
             name=manifest.reference,
             paths=paths,
@@ -154,7 +167,25 @@ class Library:
             header=_read(paths),
             files=manifest.files,
             manifest=manifest,
+            every=verified,
         )
+
+    def _checked(self, files: tuple[ModelFile, ...], name: str) -> tuple[ModelFile, ...]:
+        """With what is made here of a model in safetensors. Raises `RefusedFile`."""
+        paths = {file.name: self.store.blob_path(file.sha256) for file in files}
+        if not files[0].name.endswith(".safetensors"):
+            _read(tuple(paths.values()))
+            return files
+        texts = checkpoint.require_sound(paths)
+        key = f"{files[0].sha256[:16]}-vocabulary"
+        with self.store.partial(key, waiting=lambda: None) as made:
+            vocabulary_file.write(made, texts, vocabulary_file.template_of(paths), name)
+            _read((made,))
+            sha256, size = hash_file(made), made.stat().st_size
+            if not self.store.has(sha256):
+                self.store.adopt(made, sha256)
+            made.unlink(missing_ok=True)
+        return (*files, ModelFile(vocabulary_file.NAME, size, sha256))
 
     def _verified(self, file: ModelFile, progress: Progress) -> Path:
         return _watched(
@@ -232,11 +263,11 @@ class Library:
         sources = sources_of(reference, self.row(reference), self.settings, progress)
         with self.store.pulling():
             fetched = Downloader(self.store, progress).fetch(sources)
-            _read(tuple(self.store.blob_path(file.sha256) for file in fetched.files))
+            files = self._checked(fetched.files, str(reference))
             row = self.row(reference)
             manifest = Manifest(
                 reference=str(reference),
-                files=fetched.files,
+                files=files,
                 origin=fetched.offer.origin,
                 fetched_at=now(),
                 tool_version=version("freehold"),
@@ -247,6 +278,11 @@ class Library:
             )
             self.registry.put(manifest)
         return manifest
+
+
+def is_checkpoint(manifest: Manifest) -> bool:
+    """Whether it is a model in safetensors that was fetched as such: vLLM alone runs it."""
+    return any(file.name == vocabulary_file.NAME for file in manifest.files)
 
 
 def _short_name(text: str) -> NameReference | None:

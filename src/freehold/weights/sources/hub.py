@@ -8,7 +8,13 @@ from contextlib import AbstractContextManager
 from freehold.domain.errors import SourceUnavailable
 from freehold.weights.naming import require_choice, require_path
 from freehold.weights.sources.base import Offer, RemoteFile
-from freehold.weights.sources.hub_files import base_models_of, choose, files_of, licence_of
+from freehold.weights.sources.hub_files import (
+    base_models_of,
+    choose,
+    files_of,
+    licence_of,
+    safetensors_of,
+)
 from freehold.weights.sources.hub_repository import HubRepository
 
 
@@ -70,7 +76,9 @@ class HubSource:
         commit = repository.commit
         repository.require_open()
         info = repository.info()
-        found = choose(files_of(info), self._choices, repository.name)
+        found = safetensors_of(info, repository.name) if self._choices is None else ()
+        if not found:
+            found = choose(files_of(info), self._choices, repository.name)
         return Offer(
             origin=repository.address,
             files=tuple(self._reconciled(file) for file in found),

@@ -7,7 +7,7 @@ the shape it should.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from freehold.domain.errors import InvalidReference, SourceUnavailable, Unsuppor
 from freehold.weights.files import is_sha256
 from freehold.weights.naming import is_gguf, is_path, may_run_code
 from freehold.weights.sources.base import RemoteFile
+from freehold.weights.sources.hub_safetensors import checkpoint_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -26,6 +27,7 @@ _DECLARED = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
 _MAX_LISTED = 40
 _MAX_CONFIGURATION = 10_000  # values looked at
 
+_AUTO_MAP = "its configuration asks for code of its own to be run (auto_map)"
 _CHOOSE = "Name a quantisation or a file: hf:{repository}:Q4_K_M or hf:{repository}:<file>.gguf"
 
 
@@ -162,6 +164,23 @@ def _readable(size: int) -> str:
 # What the hub says, none of it believed to have the shape it should.
 
 
+def safetensors_of(info: ModelInfo, repository: str) -> tuple[RemoteFile, ...]:
+    """The model in safetensors, where there is no GGUF file; none where there is no such model.
+
+    Raises `UnsupportedFile` for one that needs code of its own, or is not whole.
+    """
+    listed = _files(info, lambda name: not is_gguf(name))
+    if _gguf_files(info) or not any(file.name.endswith(".safetensors") for file in listed):
+        return ()
+    if _has_auto_map(getattr(info, "config", None)):
+        raise _needing_code(info, _AUTO_MAP)
+    try:
+        return checkpoint_of(listed, repository)
+    except UnsupportedFile:
+        files_of(info)  # what may run code is the better reason
+        raise
+
+
 def files_of(info: ModelInfo) -> list[RemoteFile]:
     """The GGUF files; one whose name we would refuse from the user is not offered at all.
 
@@ -171,17 +190,21 @@ def files_of(info: ModelInfo) -> list[RemoteFile]:
     files = _gguf_files(info)
     reason = None if files else _needs_code(info)
     if reason is not None:
-        raise UnsupportedFile(
-            f"{info.id} holds no GGUF file, and {reason}, which freehold never does.",
-            hint="Look for a GGUF conversion of this model: it brings no code.",
-        )
+        raise _needing_code(info, reason)
     return files
+
+
+def _needing_code(info: ModelInfo, reason: str) -> UnsupportedFile:
+    return UnsupportedFile(
+        f"{info.id} holds no GGUF file, and {reason}, which freehold never does.",
+        hint="Look for a GGUF conversion of this model: it brings no code.",
+    )
 
 
 def _needs_code(info: ModelInfo) -> str | None:
     """Why whoever opens this model would have to run code that came with it."""
     if _has_auto_map(getattr(info, "config", None)):
-        return "its configuration asks for code of its own to be run (auto_map)"
+        return _AUTO_MAP
     names = (sibling.rfilename for sibling in info.siblings or ())
     runnable = sorted(name for name in names if is_path(name) and may_run_code(name))
     if not runnable:
@@ -211,6 +234,10 @@ def _has_auto_map(configuration: object) -> bool:
 
 
 def _gguf_files(info: ModelInfo) -> list[RemoteFile]:
+    return _files(info, is_gguf)
+
+
+def _files(info: ModelInfo, wanted: Callable[[str], bool]) -> list[RemoteFile]:
     return [
         RemoteFile(
             sibling.rfilename,
@@ -218,7 +245,7 @@ def _gguf_files(info: ModelInfo) -> list[RemoteFile]:
             sha256=_digest(sibling.lfs.sha256 if sibling.lfs is not None else None),
         )
         for sibling in info.siblings or ()
-        if is_path(sibling.rfilename) and is_gguf(sibling.rfilename)
+        if is_path(sibling.rfilename) and wanted(sibling.rfilename)
     ]
 
 
