@@ -25,6 +25,7 @@ from freehold.domain.errors import (
     InvalidRequest,
     LoadFailed,
     PromptTooLong,
+    RefusedFile,
 )
 from freehold.domain.events import (
     Event,
@@ -36,11 +37,12 @@ from freehold.domain.events import (
     Usage,
 )
 from freehold.domain.sampling import Constraint, Grammar, Sampling
-from freehold.engines.base import Capability, Engine, EngineConfig
+from freehold.engines.base import Adapter, Capability, Engine, EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.engines.scripted import Script, ScriptedEngine
 from tests.support import running
 from tests.support import vllm as vllm_support
+from tests.support.adapters import write_lora
 from tests.support.endless import write_endless_llama
 from tests.support.running import collect, until
 
@@ -53,7 +55,7 @@ MAY_END = Sampling(temperature=0)
 PROMPT = tuple(range(65, 65 + 26))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Subject:
     """One engine under test. Its answers go on for seconds unless they are limited."""
 
@@ -70,7 +72,14 @@ class Subject:
     # How near two tokens' log-probabilities are if the order of sums decides between them; None:
     # it never does, with such a model.
     tie: float | None = None
+    # What two vectors of the same text have in common at least.
+    alike: float = 0.9999
+    # One that embeds, where those that write cannot; None: as ``make``.
+    embedder: Callable[[int, int], Engine] | None = None
+    # Writes a LoRA adapter for it: (folder, seed).
+    lora: Callable[[Path, int], Adapter] | None = None
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    embeds_apart: bool = False  # whether the one that embeds was asked for
 
     def expendable(self, context: int, parallel: int) -> Engine:
         """One that the test ends."""
@@ -113,6 +122,9 @@ def llama_cpp(folder: Path) -> Subject:
         ),
         lambda: LlamaCppEngine(EngineConfig("broken", (str(broken),), 128, 1, threads=1)),
         kill,
+        lora=lambda folder, seed: write_lora(
+            folder / f"adapter-{seed}.gguf", width=128, layers=16, seed=seed
+        ),
     )
 
 
@@ -127,6 +139,9 @@ def vllm(folder: Path) -> Subject:
         short=8.0,
         grain=10,  # blocks of 128
         tie=0.25,  # bfloat16 keeps 8 bits: 1/256 of a logit of some 20, in each of many sums
+        alike=0.999,  # batched and alone, in bfloat16
+        embedder=made.embedder,
+        lora=vllm_support.write_lora,
     )
 
 
@@ -161,9 +176,11 @@ def matrix(pytestconfig: pytest.Config) -> Iterator[None]:
     with capture.global_and_fixture_disabled():
         print("\n")
         for subject in SUBJECTS.values():
-            declared = subject.make(CONTEXT, 1)
-            features = _declared(declared)
+            features = _declared(subject.make(CONTEXT, 1))
             print(f"{subject.name:>10}: {', '.join(sorted(features))}")
+            if subject.embedder is not None and subject.embeds_apart:
+                features = _declared(subject.embedder(CONTEXT, 1))
+                print(f"{'':>10}  or, started to embed: {', '.join(sorted(features))}")
             for capability, tests in sorted(subject.skipped.items()):
                 print(f"{'':>10}  without {capability}, so not tested: {', '.join(tests)}")
     CLEANUP.close()
@@ -242,6 +259,13 @@ async def begun(engine: Engine, name: str = "endless") -> AsyncGenerator[Event, 
     assert isinstance(await anext(stream), PromptProcessed)
     assert isinstance(await anext(stream), TextDelta)
     return stream
+
+
+@contextlib.asynccontextmanager
+async def embedding(subject: Subject, context: int = CONTEXT) -> AsyncIterator[Engine]:
+    subject.embeds_apart = subject.embedder is not None
+    async with loaded(subject, context=context, make=subject.embedder) as engine:
+        yield engine
 
 
 def cosine(left: tuple[float, ...], right: tuple[float, ...]) -> float:
@@ -343,6 +367,28 @@ def test_the_same_seed_says_the_same(subject: Subject) -> None:
             second = await answer(engine, asked(sampling=seeded, scope="second"))
             assert first == second
             assert first.seed == 42
+
+    run(scenario())
+
+
+def test_a_seed_holds_where_the_prompt_is_read_in_several_steps(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=3) as engine:
+            needs(subject, engine, Capability.SEED, "seeds and long prompts")
+            long = tuple(number % 200 for number in range(1300))
+            seeded = Sampling(temperature=1.0, seed=42)
+
+            def ask(scope: str) -> GenerateRequest:
+                return asked(f"{scope} long", long, sampling=seeded, scope=scope)
+
+            first = await answer(engine, ask("one"))
+            again = await answer(engine, ask("two"))
+            assert first.tokens == again.tokens
+            # Others read theirs in the same steps; then sums may come out otherwise, and the
+            # answers may part, but all of them come.
+            for result in await asyncio.gather(*(answer(engine, ask(scope)) for scope in "ABC")):
+                assert result.seed == 42
+                assert result.usage.completion_tokens > 0
 
     run(scenario())
 
@@ -565,7 +611,7 @@ def test_tokens_that_are_none_end_that_request_only(subject: Subject, token: int
 
 def test_embedding(subject: Subject) -> None:
     async def scenario() -> None:
-        async with loaded(subject) as engine:
+        async with embedding(subject) as engine:
             if Capability.EMBED not in engine.capabilities.features:
                 with pytest.raises(InvalidRequest):
                     await engine.embed(EmbedRequest("E", (PROMPT,)))
@@ -577,15 +623,15 @@ def test_embedding(subject: Subject) -> None:
             for number, (tokens, vector) in enumerate(zip(inputs, together, strict=True)):
                 assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
                 (alone,) = await engine.embed(EmbedRequest(f"E{number}", (tokens,)))
-                assert cosine(alone, vector) > 0.9999
-            assert cosine(together[0], together[2]) < 0.9999
+                assert cosine(alone, vector) > subject.alike
+            assert cosine(together[0], together[2]) < subject.alike
 
     run(scenario())
 
 
 def test_what_cannot_be_embedded_is_refused(subject: Subject) -> None:
     async def scenario() -> None:
-        async with loaded(subject, context=256) as engine:
+        async with embedding(subject, context=256) as engine:
             needs(subject, engine, Capability.EMBED, "refused embedding")
             await engine.embed(EmbedRequest("fits", ((65,) * 256,)))
             with pytest.raises(PromptTooLong, match=r"Input 1 has 257 tokens .* holds 256\."):
@@ -613,7 +659,7 @@ def test_embedding_and_generating_take_turns(subject: Subject) -> None:
 
 def test_an_embedding_nobody_waits_for_is_dropped(subject: Subject) -> None:
     async def scenario() -> None:
-        async with loaded(subject) as engine:
+        async with embedding(subject) as engine:
             needs(subject, engine, Capability.EMBED, "dropped embedding")
             many = EmbedRequest("many", (PROMPT * 10,) * 1000)  # tens of seconds of work
             task = asyncio.create_task(engine.embed(many))
@@ -623,20 +669,115 @@ def test_an_embedding_nobody_waits_for_is_dropped(subject: Subject) -> None:
                 await task
             started = time.monotonic()
             await engine.embed(EmbedRequest("one", (PROMPT,)))
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < subject.short
 
     run(scenario())
 
 
-def test_adapters(subject: Subject) -> None:
+def test_who_only_embeds_writes_nothing(subject: Subject) -> None:
+    async def scenario() -> None:
+        if subject.embedder is None:
+            pytest.skip(f"{subject.name} embeds and writes in one")
+        async with embedding(subject) as engine:
+            with pytest.raises(InvalidRequest):
+                await collect(engine.generate(asked()))
+
+    run(scenario())
+
+
+def test_an_adapter_that_is_not_there(subject: Subject) -> None:
     async def scenario() -> None:
         async with loaded(subject) as engine:
-            request = GenerateRequest("A", PROMPT, 3, adapters=(AdapterUse("x"),))
-            if Capability.ADAPTERS not in engine.capabilities.features:
-                with pytest.raises(InvalidRequest) as caught:
-                    await collect(engine.generate(request))
-                assert caught.value.field == "adapters"
+            request = replace(asked(max_tokens=3), adapters=(AdapterUse("x"),))
+            with pytest.raises((InvalidRequest, EngineError)) as caught:
+                await collect(engine.generate(request))
+            assert isinstance(caught.value, InvalidRequest)
+            assert caught.value.field == "adapters"
             needs(subject, engine, Capability.ADAPTERS, "adapters")
+            with pytest.raises(InvalidRequest):
+                await engine.remove_adapter("x")
+
+    run(scenario())
+
+
+def test_adapters_change_the_answers_of_who_names_them(subject: Subject, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=3) as engine:
+            needs(subject, engine, Capability.ADAPTERS, "adapters in force")
+            assert subject.lora is not None
+            adapters = [subject.lora(tmp_path, seed) for seed in (1, 2)]
+            uses = ((), *((AdapterUse(each.name),) for each in adapters))
+
+            def ask(use: tuple[AdapterUse, ...], scope: str) -> GenerateRequest:
+                return replace(asked(f"{use} {scope}", scope=scope), adapters=use)
+
+            bare = await answer(engine, ask((), "before"))
+            for adapter in adapters:
+                await engine.add_adapter(adapter)
+            with pytest.raises(InvalidRequest):
+                await engine.add_adapter(adapters[0])
+            apart = [await answer(engine, ask(use, "apart")) for use in uses]
+            assert len({each.tokens for each in apart}) == 3
+            assert apart[0].tokens == bare.tokens
+            together = await asyncio.gather(*(answer(engine, ask(use, "apart")) for use in uses))
+            if subject.tie is None:
+                assert [each.tokens for each in together] == [each.tokens for each in apart]
+            await engine.remove_adapter(adapters[0].name)
+            with pytest.raises(InvalidRequest) as caught:
+                await answer(engine, ask(uses[1], "after"))
+            assert caught.value.field == "adapters"
+            # Another under the same name is another, whatever is kept of the first.
+            other = replace(adapters[1], name=adapters[0].name)
+            await engine.add_adapter(other)
+            assert (await answer(engine, ask(uses[1], "apart"))).tokens == apart[2].tokens
+            for name in (adapters[0].name, adapters[1].name):
+                await engine.remove_adapter(name)
+            assert (await answer(engine, ask((), "after"))).tokens == bare.tokens
+
+    run(scenario())
+
+
+def test_what_is_no_adapter_is_refused(subject: Subject, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.ADAPTERS, "refused adapters")
+            assert subject.lora is not None
+            adapter = subject.lora(tmp_path, 1)
+            path = Path(adapter.path)
+            path.write_bytes(path.read_bytes()[:-100])
+            with pytest.raises((InvalidRequest, RefusedFile, EngineError)):
+                await engine.add_adapter(adapter)
+            path.write_bytes(b"\x80\x04" + bytes(1000))  # a pickle
+            with pytest.raises((InvalidRequest, RefusedFile, EngineError)):
+                await engine.add_adapter(adapter)
+            assert await served(engine) < subject.short
+
+    run(scenario())
+
+
+def test_log_probabilities_of_the_prompt(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject) as engine:
+            needs(subject, engine, Capability.LOGPROBS, "log-probabilities of the prompt")
+            events = await collect(engine.generate(replace(asked(), top_logprobs=3)))
+            said = [each.chosen for each in _logprobs(events)]
+            prompt = (*PROMPT, *(each.token for each in said))
+            again = replace(asked("again", prompt, max_tokens=2), prompt_logprobs=3)
+            first, *_, last = await collect(engine.generate(again))
+            assert isinstance(first, PromptProcessed)
+            assert isinstance(last, Finished)
+            assert [each.chosen.token for each in first.logprobs] == list(prompt[1:])
+            assert all(len(each.top) == 3 for each in first.logprobs)
+            assert all(
+                [one.logprob for one in each.top] == sorted(o.logprob for o in each.top)[::-1]
+                for each in first.logprobs
+            )
+            # What was said has, as a prompt, the probabilities that it was said with.
+            apart = [
+                abs(read.chosen.logprob - wrote.logprob)
+                for read, wrote in zip(first.logprobs[-len(said) :], said, strict=True)
+            ]
+            assert max(apart) < (subject.tie or 0.02)
 
     run(scenario())
 

@@ -54,11 +54,16 @@ def server(home: Path) -> Iterator[Server]:
         yield running
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str) -> list[str]:
+    """The stages that were told meanwhile."""
     end = time.monotonic() + vllm.START_SECONDS
+    stages: list[str] = []
     while httpx2.get(f"{url}/readyz", trust_env=False).status_code != 200:
         assert time.monotonic() < end, "vLLM did not get ready"
-        time.sleep(0.5)
+        told = httpx2.get(f"{url}/freehold/v1/models/loaded", trust_env=False).json()
+        stages += [each["stage"] for each in told["models"] if each["stage"] not in (None, *stages)]
+        time.sleep(0.2)
+    return stages
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +141,46 @@ def test_too_long_a_prompt_says_both_numbers(client: openai.OpenAI) -> None:
         client.chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": "word " * 6000}]
         )
+
+
+def test_the_prompts_log_probabilities_by_echo(client: openai.OpenAI) -> None:
+    prompt = "The capital of France is"
+    answer = client.completions.create(
+        model=MODEL, prompt=prompt, temperature=0, max_tokens=2, logprobs=2, echo=True
+    )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert answer.choices[0].text.startswith(prompt)
+    tokens, values = found.tokens or [], found.token_logprobs or []
+    assert "".join(tokens) == answer.choices[0].text
+    known: list[float | None] = [*values]  # the client's type knows of no first token
+    assert known[0] is None
+    assert all(value is not None and value <= 0 for value in known[1:])
+    assert tokens[tokens.index(" France")] == " France"
+    assert (values[tokens.index(" is")] or -9.0) > -3  # nothing else is as likely there
+
+
+def test_its_figures_are_in_our_metrics(server: Server, client: openai.OpenAI) -> None:
+    secret = "xylophonic marmalade"
+    client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": secret * 60}], max_tokens=2
+    )
+    told = httpx2.get(f"{server.url}/metrics", trust_env=False).text
+    labels = f'{{engine="vllm",model="{MODEL}"}}'
+    samples = dict(
+        line.rsplit(" ", 1) for line in told.splitlines() if line and not line.startswith("#")
+    )
+    assert float(samples[f"freehold_engine_running{labels}"]) == 0
+    assert float(samples[f"freehold_engine_cache_tokens{labels}"]) >= 4 * 4096
+    assert float(samples[f"freehold_engine_queried_tokens_total{labels}"]) > 100
+    assert f"freehold_engine_hit_tokens_total{labels}" in samples
+    assert float(samples[f'freehold_engine_queue_seconds_count{{model="{MODEL}"}}']) > 0
+    assert "marmalade" not in told
+    activity = httpx2.get(f"{server.url}/freehold/v1/activity", trust_env=False).json()
+    (model,) = activity["models"]
+    assert model["engine"]["name"] == "vllm"
+    assert model["engine"]["running"] == 0
+    assert model["engine"]["held_tokens"] is not None
 
 
 def test_anthropics_client(server: Server) -> None:
@@ -244,7 +289,9 @@ def test_what_dies_is_started_again(server: Server) -> None:
 
 def test_it_has_no_network_and_leaves_nothing_behind(home: Path) -> None:
     with serving(home, MODEL, "--vllm", MODEL, "--context", "1024", "--parallel", "1") as running:
-        wait_until_ready(running.url)
+        stages = wait_until_ready(running.url)
+        assert "loading Python and PyTorch" in stages
+        assert len(stages) >= 3
         pid = running.process.pid
         started = psutil.Process(pid).children(recursive=True)
         ours = network_of(pid)
@@ -267,9 +314,52 @@ def test_what_is_missing_is_said(tmp_path: Path, home: Path) -> None:
     unconverted = freehold(tmp_path, "run", MODEL, "x", extra=extra)
     assert unconverted.status == 2
     assert f"freehold convert {MODEL} --to safetensors" in unconverted.err
-    offline = freehold(home, "serve", MODEL, "--offline", "--port", "0", extra=extra)
-    assert offline.status == 2
-    assert "offline" in offline.err
+
+
+def test_offline_it_answers_and_nothing_of_it_can_leave(home: Path) -> None:
+    words = (MODEL, "--vllm", MODEL, "--context", "1024", "--parallel", "2", "--offline")
+    with serving(home, *words) as running:
+        wait_until_ready(running.url)
+        pid = running.process.pid
+        # The gateway makes no connection (seccomp), and what computes is in a network of its own.
+        assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+        ours = network_of(pid)
+        started = psutil.Process(pid).children(recursive=True)
+        apart = [each for each in started if network_of(each.pid) != ours]
+        assert len(apart) >= 4  # doorkeeper, keeper, the server and what computes for it
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            said = client.chat.completions.create(
+                model=MODEL, messages=COUNT, temperature=0, max_tokens=40
+            )
+            assert "three" in (said.choices[0].message.content or "").lower()
+            stream = client.chat.completions.create(
+                model=MODEL, messages=COUNT, max_tokens=900, stream=True
+            )
+            next(iter(stream))
+            stream.close()  # which closes the connection that came through the door
+            # What dies is started again, through the same door.
+            for process in apart:
+                if "EngineCore" in process.name():
+                    process.kill()
+            again = client.with_options(timeout=vllm.START_SECONDS).chat.completions.create(
+                model=MODEL, messages=COUNT, temperature=0, max_tokens=5
+            )
+            assert again.choices[0].message.content
+        everything = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        running.process.wait()
+        _, left = psutil.wait_procs(everything, timeout=30)
+        assert left == []
+
+
+def test_run_offline(home: Path) -> None:
+    done = freehold(
+        *(home, "run", MODEL, "Say yes.", "--offline"),
+        extra={"FREEHOLD_VLLM": MODEL, "FREEHOLD_CONTEXT": "1024", "FREEHOLD_PARALLEL": "1"},
+        timeout=200,
+    )
+    assert done.status == 0, done.err
+    assert done.out.strip()
 
 
 def _gguf(home: Path) -> Path:

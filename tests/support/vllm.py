@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -17,9 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from freehold.domain.errors import EngineCrashed
 from freehold.domain.settings import environment, resolve
-from freehold.engines.base import Engine
+from freehold.engines.base import Adapter, AdapterKind, Engine
 from freehold.engines.vllm.client import VllmEngine
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
@@ -137,28 +141,35 @@ class Servers:
         self._table = table
         self._cache = cache
         self._loop = Loop()
-        self._shared: dict[tuple[int, int], VllmEngine] = {}
+        self._shared: dict[VllmConfig, VllmEngine] = {}
 
     def make(self, context: int, parallel: int) -> Engine:
-        config = self._sized(context, parallel)
-        key = (context, parallel)
-        if key not in self._shared:
-            self._shared[key] = VllmEngine(
+        return self._borrowed(self._sized(context, parallel))
+
+    def _borrowed(self, config: VllmConfig) -> Engine:
+        if config not in self._shared:
+            self._shared[config] = VllmEngine(
                 VllmServer(config, environment(), self._cache), self._read
             )
-            self._loop.run(self._shared[key].load())
-        return VllmEngine(Borrowed(config, self._shared[key].socket), self._read)
+            self._loop.run(self._shared[config].load())
+        return VllmEngine(Borrowed(config, self._shared[config].socket), self._read)
 
     def own(self, context: int, parallel: int) -> Engine:
         server = VllmServer(self._sized(context, parallel), environment(), self._cache)
         return VllmEngine(server, self._read)
+
+    def embedder(self, context: int, parallel: int) -> Engine:
+        """The same model, taken by its last token as llama.cpp takes it."""
+        return self._borrowed(replace(self._sized(context, parallel), pooling="LAST", lora_slots=0))
 
     def broken(self, folder: Path) -> Engine:
         config = replace(self._sized(128, 1), weights=folder)
         return VllmEngine(VllmServer(config, environment(), self._cache), self._read)
 
     def _sized(self, context: int, parallel: int) -> VllmConfig:
-        return replace(self._config, context=context, parallel=parallel, cache_bytes=GIBIBYTE)
+        return replace(
+            self._config, context=context, parallel=parallel, cache_bytes=GIBIBYTE, lora_slots=2
+        )
 
     async def _read(self) -> TokenTable:
         return self._table
@@ -177,6 +188,36 @@ def servers(folder: Path) -> Iterator[Servers]:
         yield made
     finally:
         made.close()
+
+
+def write_lora(folder: Path, seed: int) -> Adapter:
+    """A random LoRA for the 0.5B as PEFT writes them, strong enough to change answers."""
+    dice = np.random.default_rng(seed)
+    width, heads, rank = 896, {"q_proj": 896, "v_proj": 128}, 8
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for layer in range(24):
+        for matrix, rows in heads.items():
+            name = f"base_model.model.model.layers.{layer}.self_attn.{matrix}"
+            tensors[f"{name}.lora_A.weight"] = dice.normal(0, 0.05, (rank, width))
+            tensors[f"{name}.lora_B.weight"] = dice.normal(0, 0.05, (rows, rank))
+    place = folder / f"adapter-{seed}"
+    place.mkdir(exist_ok=True)
+    (place / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": [*heads]})
+    )
+    write_safetensors(place / "adapter_model.safetensors", tensors)
+    return Adapter(place.name, AdapterKind.LORA, str(place / "adapter_model.safetensors"))
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
+    header, data = {}, b""
+    for name, values in tensors.items():
+        raw = values.astype("<f4").tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": offsets}
+        data += raw
+    encoded = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
 
 
 def kill(engine: Engine) -> None:

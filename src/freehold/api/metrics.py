@@ -25,8 +25,10 @@ from prometheus_client.registry import Collector
 
 from freehold.api.routing import runtime_of
 from freehold.domain.upstreams import host_of
+from freehold.engines.llamacpp.messages import Inspected
 from freehold.engines.upstream.engine import UpstreamFigures
 from freehold.engines.upstream.replicas import Health
+from freehold.engines.vllm.figures import QueueTimes, VllmFigures
 from freehold.runtime.admission import Queue
 from freehold.runtime.engine_figures import EngineFigures, figures_of, own_resident_bytes
 from freehold.runtime.observing import Histogram, Meters, ModelTally
@@ -72,7 +74,7 @@ class Told(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from _gateway(self.meters)
         yield from _room(self.queues, self.unloads)
-        yield from _answers(self.meters.models)
+        yield from _answers(self.meters.models, _queue_times(self.engines))
         yield from _engines(self.engines)
         if self.upstreams:
             yield from _upstreams(self.upstreams)
@@ -131,7 +133,10 @@ _TIMES = (
 )
 
 
-def _answers(models: dict[str, ModelTally]) -> Iterator[Metric]:
+def _answers(
+    models: dict[str, ModelTally], elsewhere: Mapping[str, QueueTimes]
+) -> Iterator[Metric]:
+    """``elsewhere``: what engines measure that do not tell it of each answer."""
     ended = CounterMetricFamily(
         "freehold_answers",
         "Answers that are over, by how they ended.",
@@ -149,9 +154,20 @@ def _answers(models: dict[str, ModelTally]) -> Iterator[Metric]:
     for name, told_as, help_text in _TIMES:
         times = HistogramMetricFamily(f"freehold_{told_as}", help_text, labels=["model"])
         for model, tally in sorted(models.items()):
+            if name == "queued" and model in elsewhere:
+                times.add_metric([model], elsewhere[model].buckets, elsewhere[model].total)
+                continue
             histogram: Histogram = getattr(tally, name)
             times.add_metric([model], _buckets(histogram), histogram.total)
         yield times
+
+
+def _queue_times(engines: Iterable[EngineFigures]) -> dict[str, QueueTimes]:
+    return {
+        each.model: each.inspected.queue
+        for each in engines
+        if isinstance(each.inspected, VllmFigures)
+    }
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
@@ -167,12 +183,15 @@ _GAUGES = (
     ("running", "Requests the engine works on."),
     ("waiting", "Requests that wait inside the engine."),
     ("held_tokens", "Tokens in the key-value cache."),
+    ("cache_tokens", "Tokens that all of it holds, where blocks are shared among sequences."),
     ("shelved_bytes", "Ordinary memory that keeps the prefixes of finished requests."),
 )
 _TOTALS = (
     ("preemptions", "Requests put aside because the cache was full."),
     ("drafted_tokens", "Tokens guessed."),
     ("accepted_tokens", "Guessed tokens that were right."),
+    ("queried_tokens", "Tokens of prompts that were looked for in the engine's prefix cache."),
+    ("hit_tokens", "Those of them that were there."),
 )
 _KINDS = ("answering", "mixed", "reading")
 _SHARES = (
@@ -207,20 +226,30 @@ def _engines(engines: tuple[EngineFigures, ...]) -> Iterator[Metric]:
         [(each, float(each.resident)) for each in engines if each.resident is not None],
     )
     for name, help_text in _GAUGES:
-        yield _gauge(name, help_text, [(each, getattr(each.inspected, name)) for each in told])
+        yield _gauge(
+            name,
+            help_text,
+            [(each, value) for each in told if (value := _of(each, name)) is not None],
+        )
     for name, help_text in _TOTALS:
         total = CounterMetricFamily(f"freehold_engine_{name}", help_text, labels=labels)
         for each in told:
-            total.add_metric([each.model, each.engine], getattr(each.inspected, name))
+            if (value := _of(each, name)) is not None:
+                total.add_metric([each.model, each.engine], value)
         yield total
     for name, told_as, help_text in _SHARES:
         share = CounterMetricFamily(f"freehold_{told_as}", help_text, labels=[*labels, "kind"])
         for each in told:
-            assert each.inspected is not None
-            for kind in _KINDS:
-                value = getattr(getattr(each.inspected, kind), name)
-                share.add_metric([each.model, each.engine, kind], value)
+            if isinstance(each.inspected, Inspected):
+                for kind in _KINDS:
+                    value = getattr(getattr(each.inspected, kind), name)
+                    share.add_metric([each.model, each.engine, kind], value)
         yield share
+
+
+def _of(engine: EngineFigures, name: str) -> float | None:
+    """None: this engine does not count it."""
+    return getattr(engine.inspected, name, None)
 
 
 _REPLICAS = (

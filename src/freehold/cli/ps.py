@@ -99,9 +99,9 @@ def _profile(profile: dict[str, Any] | None) -> str:
 
 
 def _state(model: dict[str, Any]) -> str:
-    if model["progress"] is None:
-        return str(model["state"])
-    return f"{model['state']} {model['progress']:.0%}"
+    share = "" if model["progress"] is None else f" {model['progress']:.0%}"
+    stage = "" if model.get("stage") is None else f" ({model['stage']})"
+    return f"{model['state']}{share}{stage}"
 
 
 def _expires(model: dict[str, Any], now: datetime) -> str:

@@ -33,6 +33,7 @@ from freehold.domain.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Samplin
 from freehold.domain.settings import Settings
 from freehold.domain.upstreams import Upstream
 from freehold.process.confine import deny_network
+from freehold.runtime.vllm import open_door
 from freehold.runtime.wiring import open_runtime
 from freehold.trust.acquire import acquire
 from freehold.trust.dossier import Dossiers
@@ -152,9 +153,10 @@ async def _backend(settings: Settings, options: Options) -> AsyncIterator[tuple[
     served = (reference.path,) if isinstance(reference, PathReference) else ()
     if not served:
         await asyncio.to_thread(_fetch, library, str(reference))
+    door = open_door(settings)  # in this thread: it dies with the one that started it
     if settings.offline:
         deny_network()  # servers have been asked
-    async with open_runtime(settings, notice=notice, served_paths=served) as runtime:
+    async with open_runtime(settings, notice=notice, served_paths=served, door=door) as runtime:
         warming = asyncio.create_task(runtime.text.start())
         try:
             yield LocalBackend(runtime), str(reference)

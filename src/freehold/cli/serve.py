@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +26,9 @@ from freehold.weights.files import require_file
 from freehold.weights.gguf import read_header
 from freehold.weights.library import Library
 from freehold.weights.reference import PathReference
+
+if TYPE_CHECKING:
+    from freehold.engines.vllm.door import Door
 
 
 @click.command("serve")
@@ -60,11 +64,12 @@ def command(models: tuple[str, ...], lock_files: tuple[Path, ...]) -> None:
     locks = tuple(map(locking.read, lock_files))
 
     from freehold.api.server import bind
+    from freehold.runtime.vllm import open_door
 
-    sock = bind(settings)
+    sock, door = bind(settings), open_door(settings)
     if settings.offline:
         deny_network()  # the one socket a server needs is there
-    asyncio.run(_serve(settings, sock, here, served, locks, lambda: resolve(flags)))
+    asyncio.run(_serve(settings, sock, here, served, locks, lambda: resolve(flags), door))
     notice("Stopped.")
 
 
@@ -94,6 +99,7 @@ async def _serve(
     served: tuple[Path, ...],
     locks: tuple[Lock, ...],
     reread: Callable[[], Settings],
+    door: Door | None,
 ) -> None:
     from freehold.api.server import serve
     from freehold.runtime.wiring import open_runtime
@@ -107,5 +113,6 @@ async def _serve(
         use=use,
         locks=locks,
         sealed=settings.offline,
+        door=door,
     ) as runtime:
         await serve(runtime, sock, preload=models, say=notice, reread=reread)

@@ -77,12 +77,14 @@ class Timings:
     """Seconds as the engine measured them.
 
     ``queued`` before the first step, ``prefill`` until the first token, ``decode``
-    from the first token to the last.
+    from the first token to the last. Without ``queue_told`` the engine does not say how long it
+    queued, and that time is part of ``prefill``.
     """
 
     queued: float
     prefill: float
     decode: float
+    queue_told: bool = True
 
 
 @dataclass(frozen=True)

@@ -311,6 +311,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Groups of cards that share the layers of a model that vLLM runs.",
     ),
     Setting(
+        "lora_slots",
+        "FREEHOLD_LORA_SLOTS",
+        Number(0, 64, "ADAPTERS"),
+        Group.ENGINE,
+        "LoRA adapters that a model run by vLLM can have in force at once; each slot takes memory.",
+    ),
+    Setting(
         "home",
         "FREEHOLD_HOME",
         Location(),

@@ -89,6 +89,7 @@ class Settings:
     profiles: bool = True
     vllm: tuple[str, ...] = ()
     tensor_parallel: int = 1
+    lora_slots: int = 0
     pipeline_parallel: int = 1
     offline: bool = False
     conversations: bool = True

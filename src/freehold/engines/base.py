@@ -162,6 +162,16 @@ class Progressive(Protocol):
         ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """An engine whose start has stages that a person may want to know."""
+
+    @property
+    def stage(self) -> str | None:
+        """What it is doing (``loading the weights``); None once it is loaded."""
+        ...
+
+
 class Engine(Protocol):
     """One loaded model. Used from one event loop."""
 

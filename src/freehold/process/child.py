@@ -16,9 +16,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from freehold.domain.settings import environment
 from freehold.process.frames import AsyncChannel
@@ -108,21 +108,52 @@ def last_line(text: str) -> str:
     return lines[-1][:300] if lines else "it says nothing"
 
 
+class Running(Protocol):
+    """A process, as asyncio has them. ``returncode`` None: it runs."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+
+    async def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class Child(Generic[In]):
     """One running child. Owned by the event loop that started it."""
 
     def __init__(
-        self, name: str, process: asyncio.subprocess.Process, channel: AsyncChannel[In]
+        self,
+        name: str,
+        process: Running,
+        channel: AsyncChannel[In],
+        heard: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
+        self._heard = heard
         self.channel = channel
         self._process = process
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES_KEPT)
         self._stderr_task = asyncio.create_task(self._keep_stderr(), name=f"{name} stderr")
 
     @classmethod
-    async def start(cls, name: str, module: str, *arguments: str, incoming: Any) -> Child[In]:
-        """Start ``module``; it finds its socket through `inside.connect`."""
+    async def start(
+        cls,
+        name: str,
+        module: str,
+        *arguments: str,
+        incoming: Any,
+        heard: Callable[[str], None] | None = None,
+    ) -> Child[In]:
+        """Start ``module``; it finds its socket through `inside.connect`. ``heard`` is told each
+        line of its stderr.
+        """
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -147,7 +178,7 @@ class Child(Generic[In]):
             theirs.close()
         ours.setblocking(False)
         channel = await AsyncChannel[In].open(ours, incoming)
-        return cls(name, process, channel)
+        return cls(name, process, channel, heard)
 
     @property
     def pid(self) -> int:
@@ -198,4 +229,6 @@ class Child(Generic[In]):
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self._stderr.append(text)
+            if self._heard is not None:
+                self._heard(text)
             log.debug("%s: %s", self.name, text)

@@ -105,7 +105,7 @@ class Answer:
         finally:
             decode = ended.decode if ended is not None else 0.0
             decode = decode or reader.measured(time.monotonic()).decode
-            queued = None if ended is None else ended.queued
+            queued = ended.queued if ended is not None and ended.queue_told else None
             closing = Closing(self._request.request_id, end, queued, decode)
             account.close(closing, reader)
 

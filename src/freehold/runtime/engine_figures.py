@@ -13,6 +13,7 @@ import psutil
 
 from freehold.domain.errors import FreeholdError
 from freehold.engines.llamacpp.messages import Inspected
+from freehold.engines.vllm.figures import VllmFigures
 from freehold.runtime.lifecycle import Supervisor
 
 # A worker answers between two steps; a step that reads a prompt may take half a second and more.
@@ -23,7 +24,7 @@ PATIENCE_SECONDS = 2.0
 class Inspectable(Protocol):
     """An engine that tells what it has been doing."""
 
-    async def inspect(self) -> Inspected: ...
+    async def inspect(self) -> Inspected | VllmFigures: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class EngineFigures:
     engine: str
     sequences: int
     context: int
-    inspected: Inspected | None
+    inspected: Inspected | VllmFigures | None
     resident: int | None
 
 
@@ -50,7 +51,7 @@ async def figures_of(
 
 async def _figures(supervisor: Supervisor, patience: float) -> EngineFigures:
     engine, can = supervisor.engine, supervisor.capabilities
-    inspected: Inspected | None = None
+    inspected: Inspected | VllmFigures | None = None
     asked: object = engine
     if isinstance(asked, Inspectable):
         # It may be busy, or have just died.

@@ -27,7 +27,7 @@ import msgspec
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import DeadlineExceeded, EngineCrashed, LoadFailed, PoisonRequest
 from freehold.domain.events import Event, Finished, TextDelta
-from freehold.engines.base import Capabilities, Engine, Progressive
+from freehold.engines.base import Capabilities, Engine, Progressive, Staged
 from freehold.machine.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,12 @@ class Supervisor:
         """How much of the model has been loaded, from 0 to 1, where the engine tells."""
         newest = self._newest
         return newest.progress if isinstance(newest, Progressive) else None
+
+    @property
+    def stage(self) -> str | None:
+        """What the engine that starts is doing, where it tells."""
+        newest = self._newest
+        return newest.stage if isinstance(newest, Staged) else None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """As `Engine.generate`, across one crash if nothing had been emitted."""

@@ -72,8 +72,8 @@ class Standing:
     """One model in memory, on its way there or in the queue, for observers.
 
     Times are the event loop's. ``expected`` is what it was loaded or is to be loaded for, in bytes,
-    ``measured`` the most its process has taken, ``progress`` of its load from 0 to 1: None where
-    nobody knows.
+    ``measured`` the most its process has taken, ``progress`` of its load from 0 to 1, ``stage``
+    what is being done for that: None where nobody knows.
     """
 
     resident: Resident
@@ -81,6 +81,7 @@ class Standing:
     expected: int
     measured: int | None
     progress: float | None
+    stage: str | None
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class Manager:
             resident.needed,
             home.measured,
             home.supervisor.progress if loading and home.supervisor else None,
+            home.supervisor.stage if loading and home.supervisor else None,
         )
 
     def _lease_of(self, key: str) -> Lease | None:

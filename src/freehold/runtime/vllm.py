@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from freehold.domain.errors import InvalidReference, InvalidSetting
 from freehold.domain.settings import Settings, environment
+from freehold.engines.vllm import plugin
 from freehold.engines.vllm.client import VllmEngine
+from freehold.engines.vllm.door import Door
 from freehold.engines.vllm.installation import Place
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
@@ -23,22 +25,33 @@ from freehold.weights.library import Library, LocalModel
 # the CPU build and a model of 0.5 billion parameters.
 _PROCESSES = 3 * GIBIBYTE
 _BF16 = 2
+# As GGUF numbers them.
+_POOLINGS = {1: "MEAN", 2: "CLS", 3: "LAST"}
 
 
 @dataclass(frozen=True)
 class Vllm:
-    """``named`` are the models it runs, by their references."""
+    """``named`` are the models it runs, by their references; ``door`` is how it is reached from
+    where no connection can be made.
+    """
 
     library: Library
     text: TextService
     settings: Settings
     named: frozenset[str]
+    door: Door | None = None
 
     @classmethod
-    def of(cls, library: Library, text: TextService, settings: Settings) -> Vllm:
+    def of(
+        cls,
+        library: Library,
+        text: TextService,
+        settings: Settings,
+        door: Door | None = None,
+    ) -> Vllm:
         """Raises `UnknownModel` or `InvalidReference` for a name in the setting."""
         named = frozenset(str(library.reference(name)) for name in settings.vllm)
-        return cls(library, text, settings, named)
+        return cls(library, text, settings, named, door)
 
     def runs(self, model: LocalModel) -> bool:
         return model.reference in self.named
@@ -53,23 +66,28 @@ class Vllm:
         self, model: LocalModel, source: VocabularySource
     ) -> Callable[[], VllmEngine]:
         """What makes an engine for it, again after each crash. Raises `EngineNotInstalled`,
-        `InvalidSetting` where freehold is offline, and `InvalidReference` for a model whose
-        safetensors are not here.
+        `InvalidSetting` where freehold is offline and that cannot be enforced, and
+        `InvalidReference` for a model whose safetensors are not here.
         """
         if self.settings.offline:
-            raise InvalidSetting(
-                f"{model.name} is to be run by vLLM, and an offline server makes no connections, "
-                "not even to vLLM on this machine.",
-                hint="Leave out --offline: vLLM has a network of its own, with only loopback.",
-            )
+            self._require_enforced(model)
         config = await asyncio.to_thread(self._config, model)
         cache = Place.of(self.settings.home).folder / "cache"
 
         def build() -> VllmEngine:
-            server = VllmServer(config, environment(), cache)
+            server = VllmServer(config, environment(), cache, self.door)
             return VllmEngine(server, lambda: self.text.table(source))
 
         return build
+
+    def _require_enforced(self, model: LocalModel) -> None:
+        network = self.door.network if self.door is not None else None
+        if network is None or not network.active:
+            why = "nothing keeps it so here" if network is None else network.detail
+            raise InvalidSetting(
+                f"{model.name} is to be run by vLLM, and nothing would keep that offline: {why}.",
+                hint="Leave out --offline, or allow user namespaces.",
+            )
 
     def _config(self, model: LocalModel) -> VllmConfig:
         place = Place.of(self.settings.home)
@@ -92,6 +110,9 @@ class Vllm:
             cache_bytes=self._cache(model),
             tensor_parallel=self.settings.tensor_parallel,
             pipeline_parallel=self.settings.pipeline_parallel,
+            pooling=_pooling(model),
+            plugin=plugin.put(place.folder / "plugin"),
+            lora_slots=self.settings.lora_slots,
         )
 
     def _context(self, model: LocalModel) -> int:
@@ -103,3 +124,26 @@ class Vllm:
         cells = self._context(model) * self.settings.parallel
         exact = cells * cached_numbers(model.header) * _BF16
         return (exact // GIBIBYTE + 1) * GIBIBYTE
+
+
+def open_door(settings: Settings) -> Door | None:
+    """To vLLM, for a process that is about to give up making connections; None: there is no need.
+    Raises `LoadFailed`.
+    """
+    if not settings.offline or not settings.vllm:
+        return None
+    return Door.open(Place.of(settings.home).python)
+
+
+def _pooling(model: LocalModel) -> str | None:
+    """How it embeds, in vLLM's words; None: it writes. Raises `InvalidReference`."""
+    header = model.header
+    stated = header.integer(f"{header.architecture}.pooling_type") or 0
+    if stated == 0:
+        return None
+    if stated not in _POOLINGS:
+        raise InvalidReference(
+            f"{model.name} neither writes nor embeds, and vLLM is asked for nothing else.",
+            hint="Models that rank are not run.",
+        )
+    return _POOLINGS[stated]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from freehold.domain.engine import Kernels
-from freehold.domain.errors import DigestMismatch
+from freehold.domain.errors import DigestMismatch, InvalidReference
 from freehold.domain.setting_table import SETTINGS
 from freehold.domain.settings import Settings
 from freehold.engines.base import Engine, EngineConfig
 from freehold.engines.llamacpp.client import LlamaCppEngine
+from freehold.engines.vllm.door import Door
 from freehold.machine.probe import memory, usable_cores
 from freehold.runtime import native, profiles
 from freehold.runtime.access.keyring import Keyring
@@ -36,7 +37,7 @@ from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.lock import Lock
 from freehold.trust.verdict import Use
-from freehold.weights.library import Library, LocalModel
+from freehold.weights.library import Library, LocalModel, is_checkpoint
 
 MakeEngine = Callable[[EngineConfig], Engine]
 
@@ -115,6 +116,7 @@ def _supervisors(
     async def make(model: LocalModel) -> Supervisor:
         if vllm.runs(model):
             return await _by_vllm(vllm, model, meters)
+        _require_gguf(model)
         kernels = Kernels.FAST
         if make_engine is None:
             verdict = await native.check(settings.home / "state", notice=notice)
@@ -153,6 +155,14 @@ def _supervisors(
     return make
 
 
+def _require_gguf(model: LocalModel) -> None:
+    if model.manifest is not None and is_checkpoint(model.manifest):
+        raise InvalidReference(
+            f"{model.name} is in safetensors, which llama.cpp does not read.",
+            hint=f"Have vLLM run it: --vllm {model.reference} (or vllm = in freehold.toml).",
+        )
+
+
 async def _by_vllm(vllm: Vllm, model: LocalModel, meters: Meters) -> Supervisor:
     tally = meters.model(model.name)
     tally.loads += 1
@@ -175,17 +185,19 @@ async def open_runtime(
     locks: tuple[Lock, ...] = (),
     make_engine: MakeEngine | None = None,
     sealed: bool = False,
+    door: Door | None = None,
 ) -> AsyncIterator[Runtime]:
     """Build the runtime; on leaving, every child process is gone.
 
     ``notice`` is told, at most once each, what a person should know. ``use`` is what models
     are loaded for; with ``locks`` no others are loaded. ``make_engine`` replaces llama.cpp
-    (tests, other engines). ``sealed``: this process can make no connection any more.
+    (tests, other engines). ``sealed``: this process can make no connection any more. ``door``: to
+    vLLM then; it is closed in the end.
     """
     library = await asyncio.to_thread(Library.open, settings)
     dossiers = await asyncio.to_thread(Dossiers.open, library)
     text = TextService()
-    vllm = await asyncio.to_thread(Vllm.of, library, text, settings)
+    vllm = await asyncio.to_thread(Vllm.of, library, text, settings, door)
     meters = Meters()
     manager = Manager(
         library,
@@ -227,3 +239,5 @@ async def open_runtime(
         await manager.upstreams.close()
         await manager.close()
         await text.close()
+        if door is not None:
+            await asyncio.to_thread(door.close)

@@ -1634,9 +1634,10 @@ export interface components {
         /**
          * ModelInMemory
          * @description ``users`` have a lease of it, ``waiting`` have asked for one. ``progress`` of its load is
-         *     from 0 to 1, null where it is not known. ``expires`` null: it stays until its room is needed,
-         *     and if ``pinned`` even then. ``profile``: what `freehold tune` measured and it runs with; null:
-         *     it runs untuned, or is not loaded yet.
+         *     from 0 to 1, null where it is not known; ``stage`` says what is being done, where the engine
+         *     tells. ``expires`` null: it stays until its room is needed, and if ``pinned`` even then.
+         *     ``profile``: what `freehold tune` measured and it runs with; null: it runs untuned, or is not
+         *     loaded yet.
          */
         readonly ModelInMemory: {
             /** Context */
@@ -1653,6 +1654,8 @@ export interface components {
             readonly progress: number | null;
             /** Since */
             readonly since: string;
+            /** Stage */
+            readonly stage: string | null;
             /**
              * State
              * @enum {string}

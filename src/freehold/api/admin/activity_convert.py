@@ -55,7 +55,7 @@ def _engine(figures: EngineFigures) -> EngineActivity:
         running=None if told is None else told.running,
         waiting=None if told is None else told.waiting,
         held_tokens=None if told is None else told.held_tokens,
-        shelved_bytes=None if told is None else told.shelved_bytes,
+        shelved_bytes=getattr(told, "shelved_bytes", None),
     )
 
 

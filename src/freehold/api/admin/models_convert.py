@@ -39,6 +39,7 @@ def in_memory(standing: Standing, now: Now) -> ModelInMemory:
         waiting=resident.waiting,
         context=None if lease is None else lease.supervisor.capabilities.context,
         progress=standing.progress,
+        stage=standing.stage,
         memory=Memory(expected_bytes=standing.expected, measured_bytes=standing.measured),
         profile=None if profile is None else profile_shown(profile),
     )

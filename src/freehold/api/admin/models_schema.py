@@ -63,9 +63,10 @@ class Memory(BaseModel):
 
 class ModelInMemory(BaseModel):
     """``users`` have a lease of it, ``waiting`` have asked for one. ``progress`` of its load is
-    from 0 to 1, null where it is not known. ``expires`` null: it stays until its room is needed,
-    and if ``pinned`` even then. ``profile``: what `freehold tune` measured and it runs with; null:
-    it runs untuned, or is not loaded yet.
+    from 0 to 1, null where it is not known; ``stage`` says what is being done, where the engine
+    tells. ``expires`` null: it stays until its room is needed, and if ``pinned`` even then.
+    ``profile``: what `freehold tune` measured and it runs with; null: it runs untuned, or is not
+    loaded yet.
     """
 
     model: str
@@ -77,6 +78,7 @@ class ModelInMemory(BaseModel):
     waiting: int
     context: int | None
     progress: float | None
+    stage: str | None
     memory: Memory
     profile: ProfileShown | None
 

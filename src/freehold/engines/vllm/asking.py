@@ -11,13 +11,17 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from freehold.domain.chat import GenerateRequest
+from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import InvalidRequest
 from freehold.domain.sampling import Constraint, Grammar, Sampling
+from freehold.engines.vllm.launch import MODEL
 from freehold.text.token_table import TokenTable
 from freehold.text.tools.grammar import for_vocabulary
 
 _SEEDS = 1 << 31
+
+GENERATE = "/inference/v1/generate"
+EMBED = "/v1/embeddings"
 
 
 def seeded(request: GenerateRequest) -> GenerateRequest:
@@ -43,15 +47,46 @@ def require_sampled(sampling: Sampling) -> None:
 
 
 def body(
-    request: GenerateRequest, table: TokenTable, constraint: Constraint | None
+    request: GenerateRequest,
+    table: TokenTable,
+    constraint: Constraint | None,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
-    """What is posted. ``constraint`` is that of this phase of the answer."""
+    """What is posted. ``constraint`` is that of this phase of the answer, ``adapter`` what vLLM
+    calls the one to apply.
+    """
     return {
         "request_id": request.request_id,
+        "model": adapter or MODEL,
         "token_ids": list(request.prompt),
         "sampling_params": sampling_params(request, table, constraint),
         "stream": True,
         "stream_options": {"include_usage": True},
+        "cache_salt": request.cache_scope,
+    }
+
+
+def of_prompt(
+    request: GenerateRequest, table: TokenTable, adapter: str | None = None
+) -> dict[str, Any]:
+    """A request for a single token, of which only what it says of the prompt is wanted."""
+    bare = Sampling(temperature=0.0, seed=0)
+    one = replace(request, sampling=bare, max_tokens=1, constraint=None, top_logprobs=None)
+    asked = body(replace(one, request_id=f"{request.request_id}-prompt"), table, None, adapter)
+    asked["sampling_params"]["prompt_logprobs"] = request.prompt_logprobs
+    del asked["stream_options"]
+    return {**asked, "stream": False}
+
+
+def embedding(request: EmbedRequest) -> dict[str, Any]:
+    """Vectors as base64: nothing is lost in decimal figures, and it is a third of the bytes."""
+    return {
+        "model": MODEL,
+        "request_id": request.request_id,
+        "input": [list(tokens) for tokens in request.inputs],
+        "encoding_format": "base64",
+        "embed_dtype": "float32",
+        "endianness": "little",
         "cache_salt": request.cache_scope,
     }
 

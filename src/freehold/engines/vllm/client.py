@@ -3,7 +3,8 @@
     load ──▶ keeper ──▶ vLLM ──▶ its socket answers
 
 All of it runs on one event loop. A request is one HTTP exchange (two, where an answer is
-constrained after reasoning); closing it makes vLLM abort the sequence.
+constrained after reasoning; one before it, where the prompt's log-probabilities are asked for);
+closing it makes vLLM abort the sequence.
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
-import httpx2
-
 from freehold.domain.chat import EmbedRequest, GenerateRequest
-from freehold.domain.errors import EngineCrashed, EngineError, InvalidRequest, LoadFailed
-from freehold.domain.events import Event
+from freehold.domain.errors import EngineCrashed, LoadFailed
+from freehold.domain.events import Event, TokenLogprob
 from freehold.engines.base import (
     Adapter,
     Capabilities,
     Capability,
-    begun_before,
-    require_embedding,
+    require_embeddable,
     require_possible,
 )
 from freehold.engines.vllm import asking
-from freehold.engines.vllm.hearing import chunk_of, error_of
+from freehold.engines.vllm.adapters import Adapters
+from freehold.engines.vllm.exchange import Exchange
+from freehold.engines.vllm.figures import VllmFigures, figures_of
+from freehold.engines.vllm.hearing import chunk_of, prompt_logprobs_of, vectors_of
 from freehold.engines.vllm.launch import VllmConfig
 from freehold.engines.vllm.server import VllmServer
 from freehold.engines.vllm.telling import Telling
@@ -40,12 +42,10 @@ log = logging.getLogger(__name__)
 # Loading a large model from a slow disk, compiling kernels for it on a card.
 LOAD_SECONDS = 3600.0
 _LOOK_SECONDS = 0.25
-# An answer that has begun and says nothing for so long has died without its server's noticing.
-SILENCE_SECONDS = 600.0
-# How long a broken answer waits for the reason to be known.
-_LAST_WORDS_SECONDS = 5.0
+# Texts that are embedded in one exchange: what nobody waits for any more ends with it.
+_TOGETHER = 16
 
-FEATURES = frozenset(
+_GENERATING = frozenset(
     {
         Capability.GENERATE,
         Capability.SEED,
@@ -55,8 +55,16 @@ FEATURES = frozenset(
         Capability.PREFIX_CACHE,
     }
 )
+_EMBEDDING = frozenset({Capability.EMBED})
 
 ReadTable = Callable[[], Awaitable[TokenTable]]
+
+
+def features(config: VllmConfig) -> frozenset[Capability]:
+    """A vLLM server writes or embeds, and never both."""
+    if config.pooling is not None:
+        return _EMBEDDING
+    return _GENERATING | ({Capability.ADAPTERS} if config.lora_slots else frozenset())
 
 
 class VllmEngine:
@@ -65,7 +73,8 @@ class VllmEngine:
     def __init__(self, server: VllmServer, table: ReadTable) -> None:
         self._server = server
         self._read_table = table
-        self._http: httpx2.AsyncClient | None = None
+        self._exchange: Exchange | None = None
+        self._adapters: Adapters | None = None
         self._table = TokenTable([], frozenset(), ())
         self._loaded = False
 
@@ -83,7 +92,7 @@ class VllmEngine:
     def capabilities(self) -> Capabilities:
         if not self._loaded:
             raise LoadFailed("The engine is not loaded.")
-        return Capabilities(FEATURES, self._server.config.context, self._server.config.parallel)
+        return Capabilities(features(self.config), self.config.context, self.config.parallel)
 
     @property
     def failure(self) -> EngineCrashed | None:
@@ -94,135 +103,114 @@ class VllmEngine:
         """vLLM's own process, which answers; others compute for it."""
         return self._server.pid
 
+    @property
+    def progress(self) -> float | None:
+        return self._server.starting.progress
+
+    @property
+    def stage(self) -> str | None:
+        return None if self._loaded else self._server.starting.stage
+
     async def load(self) -> None:
         self._table = await self._read_table()
         await self._server.start()
-        transport = httpx2.AsyncHTTPTransport(
-            uds=str(self._server.socket), limits=httpx2.Limits(max_connections=None)
-        )
-        self._http = httpx2.AsyncClient(
-            transport=transport, base_url="http://vllm", timeout=None, trust_env=False
-        )
+        exchange = self._exchange = Exchange(self._server)
+        self._adapters = Adapters(self.config.lora_slots, exchange.post, self._server.socket.parent)
         try:
             async with asyncio.timeout(LOAD_SECONDS):
-                await self._until_it_answers()
+                await self._until_it_answers(exchange)
         except TimeoutError:
             raise LoadFailed(f"vLLM did not get ready within {LOAD_SECONDS:.0f} s.") from None
         self._loaded = self._server.answering = True
-        log.info("%s loaded by vLLM, process %s", self._server.config.model, self.pid)
+        log.info("%s loaded by vLLM, process %s", self.config.model, self.pid)
 
-    async def _until_it_answers(self) -> None:
-        """Its socket is there when everything is loaded."""
-        assert self._http is not None
+    async def _until_it_answers(self, exchange: Exchange) -> None:
         while True:
             if (dead := self.failure) is not None:
                 raise LoadFailed(
-                    f"{self._server.config.model} could not be loaded: {dead.message}",
-                    hint=dead.hint,
+                    f"{self.config.model} could not be loaded: {dead.message}", hint=dead.hint
                 )
-            with contextlib.suppress(httpx2.TransportError):
-                if (await self._http.get("/health")).status_code == 200:
-                    return
+            if await exchange.healthy():
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._server.ended.wait()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
-        if self.failure is not None:
-            raise self.failure
+        exchange = self._require_alive()
         require_possible(request, self.capabilities)
         asking.require_sampled(request.sampling)
-        if request.prompt_logprobs is not None:
-            raise InvalidRequest(
-                "The vLLM engine does not give log-probabilities of the prompt.", field="echo"
+        with self._adapting().used(request.adapters) as adapter:
+            telling = Telling(
+                asking.seeded(request), self._table, self.config.context, time.monotonic()
             )
-        telling = Telling(
-            asking.seeded(request), self._table, self._server.config.context, time.monotonic()
-        )
-        another = True
-        while another:
-            body = asking.body(telling.request, self._table, telling.constraint)
-            async with self._exchange(body, telling.request.deadline) as lines:
-                async for line in lines:
-                    chunk = chunk_of(line)
-                    if chunk is not None and chunk.error is not None:
-                        raise await self._broken(chunk.error.message)
-                    for event in telling.hear(chunk, time.monotonic()) if chunk else ():
-                        yield event
-                    if telling.cut:
-                        break
-            another = telling.go_on()
-        for event in telling.end(time.monotonic()):
-            yield event
+            if request.prompt_logprobs is not None:
+                telling.prompt_logprobs = await self._of_prompt(exchange, request, adapter)
+                # The answer has begun, as far as its deadline goes.
+                telling.read_before()
+            another = True
+            while another:
+                body = asking.body(telling.request, self._table, telling.constraint, adapter)
+                async with exchange.lines(asking.GENERATE, body, telling.request.deadline) as lines:
+                    async for line in lines:
+                        chunk = chunk_of(line)
+                        if chunk is not None and chunk.error is not None:
+                            raise await exchange.broken(chunk.error.message)
+                        for event in telling.hear(chunk, time.monotonic()) if chunk else ():
+                            yield event
+                        if telling.cut:
+                            break
+                another = telling.go_on()
+            for event in telling.end(time.monotonic()):
+                yield event
 
-    @contextlib.asynccontextmanager
-    async def _exchange(
-        self, body: dict[str, object], deadline: float | None
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of one answer, of which the first comes before ``deadline``. Leaving it makes
-        vLLM stop.
-        """
-        assert self._http is not None
-        try:
-            async with contextlib.AsyncExitStack() as held:
-                async with begun_before(deadline):
-                    response = await held.enter_async_context(
-                        self._http.stream("POST", "/inference/v1/generate", json=body)
-                    )
-                    if response.status_code != 200:
-                        raise _refusal(response.status_code, await response.aread())
-                    lines = response.aiter_lines()
-                    first = await anext(lines, "")
-                yield _with(first, lines)
-        except TimeoutError as error:
-            why = f"said nothing for {SILENCE_SECONDS:.0f} s in the middle of an answer"
-            raise self._server.give_up(why) from error
-        except httpx2.TransportError as error:
-            failed = await self._broken(str(error))
-            raise (
-                failed
-                if isinstance(failed, EngineCrashed)
-                else EngineCrashed(f"vLLM broke off: {error}.")
-            ) from error
-
-    async def _broken(self, why: str) -> EngineCrashed | EngineError:
-        """Its death, if that is why; it says so a moment before its end is seen."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._server.ended.wait()
-        return self.failure or EngineError(f"vLLM says: {why[:300]}")
+    async def _of_prompt(
+        self, exchange: Exchange, request: GenerateRequest, adapter: str | None
+    ) -> tuple[TokenLogprob, ...]:
+        """vLLM tells them in an answer that is not streamed; that one is of a single token."""
+        asked = asking.of_prompt(request, self._table, adapter)
+        said = await exchange.post(asking.GENERATE, asked, request.deadline)
+        assert request.prompt_logprobs is not None
+        return prompt_logprobs_of(said, request.prompt, self._table, request.prompt_logprobs)
 
     async def embed(self, request: EmbedRequest) -> tuple[tuple[float, ...], ...]:
-        require_embedding(self.capabilities)
-        raise EngineError("The vLLM engine does not embed.")
+        exchange = self._require_alive()
+        require_embeddable(request, self.capabilities)
+        vectors: list[tuple[float, ...]] = []
+        deadline = request.deadline
+        for start in range(0, len(request.inputs), _TOGETHER):
+            inputs = request.inputs[start : start + _TOGETHER]
+            said = await exchange.post(
+                asking.EMBED, asking.embedding(replace(request, inputs=inputs)), deadline
+            )
+            vectors += vectors_of(said, len(inputs))
+            deadline = None  # the first have come
+        return tuple(vectors)
 
     async def add_adapter(self, adapter: Adapter) -> None:
-        raise InvalidRequest("The vLLM engine does not apply adapters yet.", field="adapters")
+        self._require_alive()
+        await self._adapting().add(adapter)
 
     async def remove_adapter(self, name: str) -> None:
-        raise InvalidRequest("The vLLM engine has no adapters.", field="adapters")
+        self._require_alive()
+        await self._adapting().remove(name)
+
+    async def inspect(self) -> VllmFigures:
+        """What vLLM counts, for operators."""
+        return figures_of(await self._require_alive().text("/metrics"))
+
+    def _require_alive(self) -> Exchange:
+        if self.failure is not None:
+            raise self.failure
+        if self._exchange is None:
+            raise EngineCrashed(f"{self.config.model} is not loaded.")
+        return self._exchange
+
+    def _adapting(self) -> Adapters:
+        assert self._adapters is not None
+        return self._adapters
 
     async def close(self) -> None:
         await self._server.close()
-        if self._http is not None:
-            await self._http.aclose()
-
-
-async def _with(first: str, lines: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Raises `TimeoutError` where nothing more comes."""
-    line: str | None = first
-    while line is not None:
-        yield line
-        async with asyncio.timeout(SILENCE_SECONDS):
-            line = await anext(lines, None)
-
-
-def _refusal(status: int, body: bytes) -> EngineError | InvalidRequest:
-    """What vLLM says of a request that it does not take."""
-    try:
-        said = error_of(body)
-    except EngineError:
-        said = body.decode("utf-8", "replace")[:300]
-    if status in (400, 422):
-        return InvalidRequest(f"vLLM refuses the request: {said}")
-    return EngineError(f"vLLM answered with status {status}: {said}")
+        if self._exchange is not None:
+            await self._exchange.close()

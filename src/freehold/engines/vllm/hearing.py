@@ -6,7 +6,11 @@ only where the prompt's template writes with them, characters are whole, a stop 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -45,6 +49,25 @@ class Choice(msgspec.Struct, frozen=True):
             finish_reason=None,
             logprobs=None if content is None else _Logprobs(content[:count]),
         )
+
+
+class _Ranked(msgspec.Struct, frozen=True):
+    logprob: float
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """An answer that was not streamed: of each token of the prompt the likeliest and its own."""
+
+    prompt_logprobs: tuple[dict[str, _Ranked] | None, ...] | None = None
+
+
+class _Vector(msgspec.Struct, frozen=True):
+    index: int
+    embedding: str
+
+
+class _Vectors(msgspec.Struct, frozen=True):
+    data: tuple[_Vector, ...]
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -99,6 +122,60 @@ def error_of(body: bytes) -> str:
     return said.message[:300]
 
 
+def prompt_logprobs_of(
+    body: bytes, prompt: Sequence[int], table: TokenTable, top: int
+) -> tuple[TokenLogprob, ...]:
+    """Of every token of ``prompt`` but the first. Raises `EngineError` for anything less."""
+    try:
+        said = from_json(body, _Read).prompt_logprobs or ()
+        return tuple(
+            _of_token(token, found, table, top)
+            for token, found in zip(prompt[1:], said[1:], strict=True)
+        )
+    except (msgspec.DecodeError, ValueError, KeyError) as error:
+        raise EngineError(f"vLLM's words on the prompt are not understood: {error}.") from error
+
+
+def _of_token(
+    token: int, found: Mapping[str, _Ranked] | None, table: TokenTable, top: int
+) -> TokenLogprob:
+    known = {int(text): each.logprob for text, each in (found or {}).items()}
+    best = sorted(known.items(), key=lambda each: (-each[1], each[0]))[:top]
+    return TokenLogprob(
+        Alternative(token, spelled(table, token), known[token]),
+        tuple(Alternative(one, spelled(table, one), value) for one, value in best),
+    )
+
+
+def vectors_of(body: bytes, count: int) -> list[tuple[float, ...]]:
+    """So many vectors, each of length 1, in the order asked. Raises `EngineError`."""
+    try:
+        said = sorted(from_json(body, _Vectors).data, key=lambda each: each.index)
+        found = [_floats(base64.b64decode(each.embedding, validate=True)) for each in said]
+    except (msgspec.DecodeError, binascii.Error, struct.error) as error:
+        raise EngineError(f"vLLM's vectors are not understood: {error}.") from error
+    if [each.index for each in said] != list(range(count)):
+        raise EngineError("vLLM gave other vectors than were asked for.")
+    return [_normalised(vector) for vector in found]
+
+
+def _floats(data: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(data) // 4}f", data)
+
+
+def _normalised(vector: tuple[float, ...]) -> tuple[float, ...]:
+    """vLLM scales them in bfloat16, which is not quite length 1."""
+    length = math.hypot(*vector)
+    if not math.isfinite(length) or length == 0.0:
+        raise EngineError("vLLM gave a vector that has no direction.")
+    return tuple(number / length for number in vector)
+
+
+def spelled(table: TokenTable, token: int) -> bytes:
+    """The rows of the output may be padded beyond the vocabulary."""
+    return table.pieces[token] if token < len(table.pieces) else b""
+
+
 @dataclass(frozen=True)
 class Heard:
     """What a chunk adds. ``reason`` is set when the answer is over."""
@@ -137,11 +214,7 @@ class Listener:
         """What a token adds to the answer."""
         if token in self._table.unseen and token not in self._shown:
             return b""
-        return self._spelled(token)
-
-    def _spelled(self, token: int) -> bytes:
-        # The rows of the output may be padded beyond the vocabulary.
-        return self._table.pieces[token] if token < len(self._table.pieces) else b""
+        return spelled(self._table, token)
 
     def _logprobs(self, choice: Choice) -> Iterable[TokenLogprob]:
         content = choice.logprobs.content if choice.logprobs is not None else None
@@ -154,7 +227,7 @@ class Listener:
             )
 
     def _alternative(self, said: _Logprob) -> Alternative:
-        return Alternative(said.token_id, self._spelled(said.token_id), said.logprob)
+        return Alternative(said.token_id, spelled(self._table, said.token_id), said.logprob)
 
 
 def _reason(said: str | None) -> FinishReason | None:

@@ -17,7 +17,9 @@ import threading
 
 import psutil
 
+from freehold.engines.vllm.launch import COMMAND
 from freehold.engines.vllm.messages import Exited, FromGateway, Launch, Ready, Started
+from freehold.process.confine import Layer
 from freehold.process.frames import Channel
 from freehold.process.inside import connect, die_with_parent, leave_no_core
 from freehold.process.isolation import leave_network
@@ -37,12 +39,18 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     channel.send(Ready())
     launch = channel.receive()
-    if isinstance(launch, Launch):
-        _keep(channel, launch)
+    if not isinstance(launch, Launch):
+        return
+    if len(sys.argv) > 2:  # started by a doorkeeper, in its network
+        python, detail = sys.argv[2:4]
+        if launch.arguments[: len(COMMAND) + 1] != (python, *COMMAND):
+            raise SystemExit("This is not the program that may be started here.")
+        _keep(channel, launch, Layer(True, detail))
+    else:
+        _keep(channel, launch, leave_network())
 
 
-def _keep(channel: Channel[FromGateway], launch: Launch) -> None:
-    network = leave_network()
+def _keep(channel: Channel[FromGateway], launch: Launch, network: Layer) -> None:
     server = subprocess.Popen(
         launch.arguments,
         env=launch.environ,

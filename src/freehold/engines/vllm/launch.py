@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.engines.vllm.installation import Build
+from freehold.engines.vllm.plugin import NAME as PLUGIN
 from freehold.process.child import child_environment
 
 GIBIBYTE = 1 << 30
+COMMAND = ("-P", "-m", "vllm.entrypoints.openai.api_server")
+# What it calls the model; adapters have names of their own.
+MODEL = "model"
 
 # Tokens of prompts a CPU reads in one step: about a second's work for a small model.
 _CPU_STEP = 512
+
+# A slot takes memory for an adapter of this rank, whatever is in it. One of vLLM's choices.
+MAX_RANK = 64
 
 # Said to it besides what every child is told.
 _OWN = {
@@ -31,7 +39,9 @@ class VllmConfig:
 
     ``context`` is tokens per sequence, ``parallel`` how many sequences run at once, ``threads`` and
     ``cache_bytes`` (of the key-value cache) are the CPU build's. ``tensor_parallel`` cards share
-    each layer, ``pipeline_parallel`` groups of them share the layers.
+    each layer, ``pipeline_parallel`` groups of them share the layers. ``pooling`` (``MEAN``,
+    ``CLS``, ``LAST``): it embeds so, and does nothing else. ``lora_slots`` adapters can be in force
+    at once. ``plugin``: a folder with what the CPU build needs of ours.
     """
 
     model: str
@@ -44,6 +54,9 @@ class VllmConfig:
     cache_bytes: int
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    pooling: str | None = None
+    lora_slots: int = 0
+    plugin: Path | None = None
 
 
 def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
@@ -51,16 +64,15 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
     is not; the module is started instead.
     """
     words = [
-        *(str(config.python), "-P", "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(config.weights), "--served-model-name", "model"),
+        *(str(config.python), *COMMAND),
+        *("--model", str(config.weights), "--served-model-name", MODEL),
         *("--uds", str(socket)),
         *("--max-model-len", str(config.context), "--max-num-seqs", str(config.parallel)),
         *("--tensor-parallel-size", str(config.tensor_parallel)),
         *("--pipeline-parallel-size", str(config.pipeline_parallel)),
         *("--structured-outputs-config.backend", "guidance"),
         *("--generation-config", "vllm"),  # sampling is the request's, not the model's
-        "--enable-scale-out",  # the route that takes and gives token ids
-        "--enable-prefix-caching",
+        *_task(config),
         "--enable-prompt-tokens-details",
         *("--uvicorn-log-level", "warning"),
     ]
@@ -68,8 +80,25 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
         # The graph is not compiled: that would need a compiler, at each start.
         words += ["--dtype", "bfloat16", "--enforce-eager"]
         # A step cannot be broken off: whoever comes next waits for it.
-        words += ["--max-num-batched-tokens", str(max(_CPU_STEP, config.parallel))]
+        words += ["--max-num-batched-tokens", str(_step(config))]
+    if config.lora_slots:
+        words += ["--enable-lora", "--max-loras", str(config.lora_slots)]
+        words += ["--max-lora-rank", str(MAX_RANK)]
     return tuple(words)
+
+
+def _task(config: VllmConfig) -> list[str]:
+    if config.pooling is None:
+        # The route that takes and gives token ids.
+        return ["--enable-scale-out", "--enable-prefix-caching"]
+    pooler = json.dumps({"pooling_type": config.pooling, "use_activation": True})
+    return ["--runner", "pooling", "--convert", "embed", "--pooler-config", pooler]
+
+
+def _step(config: VllmConfig) -> int:
+    """An encoder reads a text in one step, so that has room for the longest."""
+    whole = config.context if config.pooling is not None else 0
+    return max(_CPU_STEP, config.parallel, whole)
 
 
 def quiet_environ(inherited: Mapping[str, str], cache: Path) -> dict[str, str]:
@@ -83,12 +112,16 @@ def quiet_environ(inherited: Mapping[str, str], cache: Path) -> dict[str, str]:
 def environ(config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> dict[str, str]:
     """What the server is started with; ``cache`` as in `quiet_environ`."""
     told = quiet_environ(inherited, cache)
+    if config.lora_slots:  # the route that loads one; only we reach it
+        told["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if config.build is Build.CPU:
         told |= {
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, config.cache_bytes // GIBIBYTE)),
             "OMP_NUM_THREADS": str(config.threads),
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         }
+        if config.plugin is not None:
+            told |= {"PYTHONPATH": str(config.plugin), "VLLM_PLUGINS": PLUGIN}
         openmp = config.python.parent.parent / "lib" / "libiomp5.so"
         if openmp.exists():  # with another OpenMP its threads get in each other's way
             told["LD_PRELOAD"] = str(openmp)

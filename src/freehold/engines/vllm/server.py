@@ -13,25 +13,37 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx2
+
 from freehold.domain.errors import EngineCrashed, LoadFailed
 from freehold.engines.vllm import launch
+from freehold.engines.vllm.door import Door, DoorTransport
+from freehold.engines.vllm.doorkeeper import KEEPER, SOCKET
 from freehold.engines.vllm.launch import VllmConfig
 from freehold.engines.vllm.messages import Exited, FromKeeper, Launch, Ready, Started
+from freehold.engines.vllm.starting import Start
 from freehold.process.child import Child, describe_exit, last_line
 from freehold.process.frames import WireError
 
 log = logging.getLogger(__name__)
 
-KEEPER = "freehold.engines.vllm.keeper"
 START_SECONDS = 60.0
 
 
 class VllmServer:
     """``inherited`` is the environment that it may have parts of, ``cache`` a folder for what it
-    compiles. Owned by one event loop.
+    compiles. Through a ``door`` where this process can make no connections. Owned by one event
+    loop.
     """
 
-    def __init__(self, config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> None:
+    def __init__(
+        self,
+        config: VllmConfig,
+        inherited: Mapping[str, str],
+        cache: Path,
+        door: Door | None = None,
+    ) -> None:
+        self._door = door
         self.config = config
         self._inherited = inherited
         self._cache = cache
@@ -42,20 +54,25 @@ class VllmServer:
         self.failure: EngineCrashed | None = None
         self.ended = asyncio.Event()
         self.answering = False
+        self.starting = Start()
 
     @property
     def socket(self) -> Path:
         """Where it answers, after `start`."""
         assert self._folder is not None
-        return self._folder / "vllm.sock"
+        return self._folder / SOCKET
 
     async def start(self) -> None:
         """Raises `LoadFailed`. It has not loaded the model yet."""
-        # Short: a UNIX socket's path has 107 characters. Nobody else can enter it.
-        self._folder = Path(tempfile.mkdtemp(prefix="freehold-"))
-        keeper = await Child[FromKeeper].start(
-            f"vLLM {self.config.model}", KEEPER, incoming=FromKeeper
-        )
+        name = f"vLLM {self.config.model}"
+        if self._door is not None:
+            keeper, self._folder = await self._door.keeper(name, self._hear)
+        else:
+            # Short: a UNIX socket's path has 107 characters. Nobody else can enter it.
+            self._folder = Path(tempfile.mkdtemp(prefix="freehold-"))
+            keeper = await Child[FromKeeper].start(
+                name, KEEPER, incoming=FromKeeper, heard=self._hear
+            )
         self._keeper = keeper
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -77,6 +94,20 @@ class VllmServer:
             log.warning("vLLM keeps the network: %s.", started.exposed)
         self.pid = started.pid
         self._watching = asyncio.create_task(self._watch(keeper), name="vLLM watcher")
+
+    def transport(self) -> httpx2.AsyncBaseTransport:
+        """Connections to it, after `start`."""
+        if self._door is not None:
+            return DoorTransport(self._door, self.socket.parent)
+        limits = httpx2.Limits(max_connections=None)
+        return httpx2.AsyncHTTPTransport(uds=str(self.socket), limits=limits)
+
+    def _hear(self, line: str) -> None:
+        """A line of its log; once it answers, the log tells of requests and is not looked at."""
+        if not self.answering:
+            before, self.starting = self.starting, self.starting.heard(line)
+            if self.starting.stage != before.stage:
+                log.info("%s: vLLM is %s", self.config.model, self.starting.stage)
 
     async def _watch(self, keeper: Child[FromKeeper]) -> None:
         """Notice the end of vLLM, or of its keeper."""

@@ -13,6 +13,7 @@ from freehold.domain.events import (
     PromptProcessed,
     TextDelta,
     Timings,
+    TokenLogprob,
     Usage,
 )
 from freehold.domain.sampling import Constraint
@@ -36,6 +37,8 @@ class Telling:
         self._began = began
         self._course = Course(self._asked)
         self._cached = 0
+        self._cached_counts = True
+        self.prompt_logprobs: tuple[TokenLogprob, ...] = ()
         self._begin()
 
     def _begin(self) -> None:
@@ -63,9 +66,15 @@ class Telling:
         """Whether this exchange is to be broken off: the rest is not wanted."""
         return self._next in (Next.BIND, Next.RESTART) or self._answer.stop is not None
 
+    def read_before(self) -> None:
+        """The prompt was read by another exchange, in time; what it cached here is its own."""
+        self._course = Course(replace(self._asked, deadline=None))
+        self._cached_counts = False
+
     def hear(self, chunk: Chunk, now: float) -> list[Event]:
         """Raises `EngineError` for an answer that was broken off."""
-        if chunk.cached_tokens is not None and self._course.first:
+        counts = self._course.first and self._cached_counts
+        if chunk.cached_tokens is not None and counts:
             self._cached = chunk.cached_tokens
         events: list[Event] = []
         for whole in chunk.choices:
@@ -101,13 +110,16 @@ class Telling:
         events: list[Event] = []
         if self._first is None:
             self._first = now
-            events.append(PromptProcessed(len(self._asked.prompt), self._cached))
+            events.append(self._processed())
         for each in (*self._held, heard):
             if each.text or each.tokens:
                 self._tokens += len(each.tokens)
                 events.append(TextDelta(each.text, each.tokens, each.logprobs))
         self._held.clear()
         return events
+
+    def _processed(self) -> PromptProcessed:
+        return PromptProcessed(len(self._asked.prompt), self._cached, self.prompt_logprobs)
 
     def go_on(self) -> bool:
         """After an exchange: whether another follows. Then it is the one to ask now."""
@@ -130,7 +142,7 @@ class Telling:
         events: list[Event] = []
         if self._first is None:  # it ended with its first token
             self._first = now
-            events.append(PromptProcessed(len(self._asked.prompt), self._cached))
+            events.append(self._processed())
         reason, stop = self._reason, self._answer.stop
         if stop is None:
             spoken = self._answer.end(reason)
@@ -138,6 +150,6 @@ class Telling:
             if spoken.text:
                 events.append(TextDelta(spoken.text, ()))
         usage = Usage(len(self._asked.prompt), self._cached, self._tokens)
-        timings = Timings(0.0, self._first - self._began, now - self._first)
+        timings = Timings(0.0, self._first - self._began, now - self._first, queue_told=False)
         seed = self._asked.sampling.seed
         return [*events, Finished(reason, usage, timings, seed=seed, stop=stop)]
