@@ -56,6 +56,8 @@ _GENERATING = frozenset(
     }
 )
 _EMBEDDING = frozenset({Capability.EMBED})
+# In all; one server generates or embeds, and has adapters where it was given slots for them.
+FEATURES = _GENERATING | _EMBEDDING | {Capability.ADAPTERS}
 
 ReadTable = Callable[[], Awaitable[TokenTable]]
 
