@@ -62,7 +62,7 @@ def test_watching_it_at_work(browser: Browser, weights: Path, tmp_path: Path) ->
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(ask, 1500)
             requests = page.get_by_role("region", name="Requests under way")
-            expect(requests).to_contain_text("is answered")
+            expect(requests).to_contain_text("is answered", timeout=30_000)
             # The second question is the first one again: it need not be read.
             expect(cached).to_have_text(re.compile("^[1-9][0-9] %$"), timeout=60_000)
             expect(memory).to_have_text(re.compile("^[0-9.]+ [MG]B$"))

@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from freehold.engines.scripted import Script
-from tests.browser.conftest import picture
 from tests.support.fake_hub import FakeFile, FakeRepository
 from tests.support.gateway import Gateway, Scripts, gateway
 from tests.support.metered_hub import MeteredHub
@@ -137,7 +136,6 @@ def test_models_their_papers_and_their_tuning(japanese: Page) -> None:
         assert papers.locator("[lang=en]").all_inner_texts() == []
         if name == NAME:
             expect(papers).to_contain_text("Gemma Terms of Use の写しを渡す")
-            picture(page, "papers-ja")
         page.keyboard.press("Escape")
     row.get_by_role("button", name="チューニング").click()
     form = page.get_by_role("dialog").get_by_role("form")

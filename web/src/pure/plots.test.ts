@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Activity, ModelActivity } from "../api/activity";
 import { frontier, spots } from "./frontier";
-import { line, roundUp, scale, ticks } from "./plotting";
+import { line, roundUp, scale, ticks, namesApart } from "./plotting";
 import { cacheHits, current, firstToken, latest, memory, tokensPerSecond, waiting } from "./series";
 
 const NOTHING = {
@@ -116,5 +116,23 @@ describe("the frontier", () => {
     expect(all.map(({ name }) => name)).toEqual(["as it is", "Q4_0", "Q8_0", "Q6_K"]);
     expect(all.map(({ published }) => published)).toEqual([true, false, false, false]);
     expect(frontier(all).map(({ name }) => name)).toEqual(["as it is", "Q8_0", "Q4_0"]);
+  });
+});
+
+describe("names of spots", () => {
+  it("stay where nothing is near", () => {
+    const spots = [
+      { x: 0, y: 10 },
+      { x: 300, y: 11 },
+      { x: 0, y: 60 },
+    ];
+    expect(namesApart(spots, 120, 13)).toEqual([10, 11, 60]);
+  });
+  it("never lie on each other, in whatever order they come", () => {
+    const spots = [20, 22, 20, 21].map((y, index) => ({ x: index, y }));
+    const heights = [...namesApart(spots, 120, 13)].sort((a, b) => a - b);
+    for (let at = 1; at < heights.length; at++) {
+      expect(heights[at]! - heights[at - 1]!).toBeGreaterThanOrEqual(13);
+    }
   });
 });

@@ -25,6 +25,29 @@ export function ticks(low: number, high: number, steps: number): readonly number
   return Array.from({ length: steps + 1 }, (_, index) => low + ((high - low) * index) / steps);
 }
 
+export interface Spotted {
+  readonly x: number;
+  readonly y: number;
+}
+
+/** Heights for the names of spots, each near its own and none on another that is beside it. */
+export function namesApart(
+  spots: readonly Spotted[],
+  width: number,
+  height: number,
+): readonly number[] {
+  const order = spots.map((_, index) => index).sort((a, b) => spots[a]!.y - spots[b]!.y);
+  const heights = spots.map(({ y }) => y);
+  const placed: number[] = [];
+  for (const index of order) {
+    const beside = placed.filter((each) => Math.abs(spots[each]!.x - spots[index]!.x) < width);
+    const lowest = Math.max(-Infinity, ...beside.map((each) => heights[each]!));
+    heights[index] = Math.max(spots[index]!.y, lowest + height);
+    placed.push(index);
+  }
+  return heights;
+}
+
 const place = (value: number): string => value.toFixed(1);
 
 export interface Line {

@@ -53,6 +53,10 @@ class Pulls {
   get all(): readonly Pull[] {
     return this.#all;
   }
+  /** One that does not go on by itself; what has come of it is kept. */
+  dismiss(pull: Pull): void {
+    this.#all = this.#all.filter((each) => each !== pull);
+  }
   begin(name: string): void {
     const going = this.#all.find((each) => each.name === name);
     if (going === undefined) this.#all = [...this.#all, new Pull(name)];

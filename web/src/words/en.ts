@@ -159,6 +159,7 @@ export const en = {
   removeCandidate: "Remove",
   run: "Run",
   blind: "Blind: names are hidden until you vote",
+  atTemperature: (model: string, temperature: number) => `${model}, temperature ${temperature}`,
   candidate: (letter: string) => `Answer ${letter}`,
   best: (letter: string) => `${letter} is best`,
   tie: "No difference",
@@ -272,12 +273,14 @@ export const en = {
   pinned: "pinned",
 
   tune: "Tune",
+  tuneAgain: "Tune again",
   tuneFor: (model: string) => `Tuning ${model}`,
   tuneNote:
     "Finds out which format and settings run this model fastest on this machine, and what they " +
     "lose. It is unloaded first; leave the machine alone meanwhile. What was measured is kept when " +
     "you stop.",
   minutes: "Minutes, about",
+  tuneDepth: "Tokens of a prompt",
   maxLoss: "Loss allowed (mean KL, nats)",
   formats: "Formats to try besides",
   beginTuning: "Begin",

@@ -200,6 +200,7 @@ export const ja: Words = {
   removeCandidate: "外す",
   run: "実行",
   blind: "ブラインド：投票するまで名前を隠す",
+  atTemperature: (model, temperature) => `${model}、温度 ${temperature}`,
   candidate: (letter) => `回答 ${letter}`,
   best: (letter) => `${letter} が最良`,
   tie: "差がない",
@@ -307,11 +308,13 @@ export const ja: Words = {
   pinned: "固定済み",
 
   tune: "チューニング",
+  tuneAgain: "もう一度チューニング",
   tuneFor: (model) => `${model} のチューニング`,
   tuneNote:
     "このマシンで最も速い形式と設定、およびそれで失われるものを測定します。モデルは先に解放されます。" +
     "測定中はマシンをほかの用途に使わないでください。停止しても測定結果は残ります。",
   minutes: "およその時間（分）",
+  tuneDepth: "プロンプトのトークン数",
   maxLoss: "許容する損失（平均KL、ナット）",
   formats: "ほかに試す形式",
   beginTuning: "開始",

@@ -64,7 +64,7 @@ export const sentences: Wordings = {
   "tuning.goes_on": () => "前回停止したところから続けています。",
   "tuning.no_gain": ({ format }) => `${format} ではここでは速くなりません。`,
   "tuning.needs": ({ minutes }) =>
-    `このモデルでは、最小の探索に約 ${Math.ceil(Number(minutes))} 分かかります。形式を減らすと短くなります。`,
+    `このモデルでは、最小の探索に約 ${Math.ceil(Number(minutes))} 分かかります。形式を減らすか、プロンプトを短くすると早く終わります。`,
   "tuning.several_files": () => "複数のファイルに分かれた重みは再量子化せず、設定だけを調整します。",
   "tuning.quantised_already": ({ format }) =>
     `重みはすでに量子化されています（${format}）。再量子化では、そのときの損失に上乗せされます。`,

@@ -3,6 +3,7 @@
 
 import type { components } from "../api/schema";
 import { words } from "../stores/appearance.svelte";
+import { sentences as en } from "./sentences.en";
 import { sentences as ja } from "./sentences.ja";
 
 export type Sentence = components["schemas"]["Sentence"];
@@ -10,8 +11,8 @@ export type Sentence = components["schemas"]["Sentence"];
 export type Shown = string | undefined;
 export type Wordings = Record<string, (values: Record<string, Shown>) => string>;
 
-/** By the code of the language; English is the server's own. */
-const WORDINGS: Record<string, Wordings> = { ja };
+/** By the code of the language. What has no words in it is said in the server's own, English. */
+const WORDINGS: Record<string, Wordings> = { en, ja };
 
 type Value = Sentence["values"][string];
 
