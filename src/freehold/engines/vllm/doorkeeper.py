@@ -26,6 +26,7 @@ import msgspec
 from freehold.domain.settings import environment
 from freehold.process.child import child_environment
 from freehold.process.confine import Layer
+from freehold.process.decoding import from_json
 from freehold.process.inside import connect, die_with_parent, leave_no_core
 from freehold.process.isolation import leave_network
 
@@ -104,7 +105,7 @@ def main() -> None:
     sock.send(msgspec.json.encode(network))
     house = _House(sys.argv[2], network)
     while data := sock.recv(MAX_MESSAGE):
-        told, descriptors = house.answer(msgspec.json.decode(data, type=Asked))
+        told, descriptors = house.answer(from_json(data, Asked))
         socket.send_fds(sock, [msgspec.json.encode(told)], descriptors)
         for each in descriptors:
             os.close(each)
