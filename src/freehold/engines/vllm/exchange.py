@@ -50,7 +50,7 @@ class Exchange:
         async with self._breaking(), begun_before(deadline):
             answer = await self._http.post(path, json=dict(body))
         if answer.status_code != 200:
-            raise refusal(answer.status_code, answer.content)
+            raise await self._refused(answer.status_code, answer.content)
         return answer.content
 
     @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ class Exchange:
                     self._http.stream("POST", path, json=dict(body))
                 )
                 if response.status_code != 200:
-                    raise refusal(response.status_code, await response.aread())
+                    raise await self._refused(response.status_code, await response.aread())
                 lines = response.aiter_lines()
                 first = await anext(lines, "")
             yield _with(first, lines)
@@ -83,6 +83,16 @@ class Exchange:
                 if isinstance(failed, EngineCrashed)
                 else EngineCrashed(f"vLLM broke off: {error}.")
             ) from error
+
+    async def _refused(
+        self, status: int, body: bytes
+    ) -> EngineCrashed | EngineError | InvalidRequest:
+        """What it says of one request; or its death, of which a 500 may be the first sign."""
+        if status >= 500:
+            failed = await self.broken("")
+            if isinstance(failed, EngineCrashed):
+                return failed
+        return refusal(status, body)
 
     async def broken(self, why: str) -> EngineCrashed | EngineError:
         """Its death, if that is why; it says so a moment before its end is seen."""
