@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from benchmarks import batched, report
 from benchmarks.client import Client
 from benchmarks.measure import summarise
 from benchmarks.peers import build_peers
-from benchmarks.results import Results, about
+from benchmarks.results import Results, about, results_path
 from benchmarks.servers import CANDIDATES, DEFAULT, OUR_SETTINGS, Server, all_servers, running
 from benchmarks.weights import CACHE, FILE_TYPES, ROOT, BenchmarkError, model_file, sha256
 from benchmarks.workloads import WORKLOADS, build, warm_up
@@ -132,10 +131,7 @@ def main(
 ) -> None:
     """Measure freehold and its peers side by side on one model file."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends too
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path = output or ROOT / "benchmarks" / "results" / f"{today}-{kind}.json"
-    if quick and output is None:
-        path = CACHE / f"quick-{kind}.json"
+    path = results_path(kind, output, quick=quick)
     try:
         if not render:
             _measure(

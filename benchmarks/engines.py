@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import random
 import signal
 import sys
@@ -28,7 +27,7 @@ from benchmarks import engine_tables, vllm
 from benchmarks.client import Client
 from benchmarks.measure import summarise
 from benchmarks.report import insert
-from benchmarks.results import Results, about
+from benchmarks.results import Results, about, results_path
 from benchmarks.servers import Running, Server, Watch, running
 from benchmarks.weights import (
     CACHE,
@@ -203,10 +202,7 @@ def main(
 ) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     marker, _, _, _, table = PARTS[part]
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path = output or ROOT / "benchmarks" / "results" / f"{today}-{marker}.json"
-    if quick and output is None:
-        path = CACHE / f"quick-{marker}.json"
+    path = results_path(marker, output, quick=quick)
     try:
         if not render:
             _measure(part, path, 1 if quick else rounds, quick=quick, fresh=fresh or quick)

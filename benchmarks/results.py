@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.measure import Record, Summary
-from benchmarks.weights import ROOT, BenchmarkError
+from benchmarks.weights import CACHE, ROOT, BenchmarkError
 
 
 @dataclass
@@ -88,6 +88,16 @@ class Results:
         partial = self.path.with_suffix(".partial")
         partial.write_text("{\n" + ",\n".join(parts) + "\n}\n")
         partial.rename(self.path)
+
+
+def results_path(kind: str, output: Path | None, *, quick: bool) -> Path:
+    """Where a run of today is kept: ``output``, beside the earlier ones, or out of the way."""
+    if output is not None:
+        return output
+    if quick:
+        return CACHE / f"quick-{kind}.json"
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return ROOT / "benchmarks" / "results" / f"{today}-{kind}.json"
 
 
 def compact(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.domain.errors import InvalidModelFile, UnsupportedFile
+from freehold.weights.naming import names_auto_map
 from freehold.weights.safetensors import read_header
 
 CONFIG = "config.json"
@@ -38,7 +39,7 @@ def require_sound(files: Mapping[str, Path]) -> dict[str, Any]:
     """``files`` by their names; returns `texts_of` them. Raises `RefusedFile`."""
     texts = texts_of(files)
     for name, said in texts.items():
-        if _names_code(said):
+        if names_auto_map(said, most=_MAX_VALUES):
             raise UnsupportedFile(
                 f"{name} names code to be run (auto_map).", hint="Freehold runs none."
             )
@@ -62,23 +63,6 @@ def _read(name: str, path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InvalidModelFile(f"{name} is no JSON.") from error
-
-
-def _names_code(said: object) -> bool:
-    """What is too large to be looked through is taken to."""
-    waiting, seen = [said], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if isinstance(value, dict):
-            if "auto_map" in value:
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        if seen > _MAX_VALUES:
-            return True
-    return False
 
 
 def _require_indexed(index: object, tensors: Mapping[str, frozenset[str]]) -> None:

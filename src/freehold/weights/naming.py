@@ -6,6 +6,7 @@ Names come from strangers and end up in messages, locks and addresses.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from freehold.domain.errors import InvalidReference, UnsupportedFile
 
@@ -128,3 +129,23 @@ def require_choice(text: str) -> str:
             hint="Write a file such as model-Q4_K_M.gguf, or a quantisation such as Q4_K_M.",
         )
     return text
+
+
+def names_auto_map(configuration: object, *, most: int) -> bool:
+    """Whether the key that names code to be run is anywhere in what was read of a JSON file.
+
+    What has more than ``most`` values is not looked through, and taken to have it.
+    """
+    waiting, seen = [configuration], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, Mapping):
+            if "auto_map" in value:
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        if seen > most:
+            return True
+    return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from freehold.domain.errors import InvalidReference, SourceUnavailable, UnsupportedFile
 from freehold.weights.files import is_sha256
-from freehold.weights.naming import is_gguf, is_path, may_run_code
+from freehold.weights.naming import is_gguf, is_path, may_run_code, names_auto_map
 from freehold.weights.sources.base import RemoteFile
 from freehold.weights.sources.hub_safetensors import checkpoint_of
 
@@ -172,7 +172,7 @@ def safetensors_of(info: ModelInfo, repository: str) -> tuple[RemoteFile, ...]:
     listed = _files(info, lambda name: not is_gguf(name))
     if _gguf_files(info) or not any(file.name.endswith(".safetensors") for file in listed):
         return ()
-    if _has_auto_map(getattr(info, "config", None)):
+    if names_auto_map(getattr(info, "config", None), most=_MAX_CONFIGURATION):
         raise _needing_code(info, _AUTO_MAP)
     try:
         return checkpoint_of(listed, repository)
@@ -203,7 +203,7 @@ def _needing_code(info: ModelInfo, reason: str) -> UnsupportedFile:
 
 def _needs_code(info: ModelInfo) -> str | None:
     """Why whoever opens this model would have to run code that came with it."""
-    if _has_auto_map(getattr(info, "config", None)):
+    if names_auto_map(getattr(info, "config", None), most=_MAX_CONFIGURATION):
         return _AUTO_MAP
     names = (sibling.rfilename for sibling in info.siblings or ())
     runnable = sorted(name for name in names if is_path(name) and may_run_code(name))
@@ -211,26 +211,6 @@ def _needs_code(info: ModelInfo) -> str | None:
         return None
     more = f" and {len(runnable) - 1} more" if len(runnable) > 1 else ""
     return f"opening {runnable[0]}{more} may run code of its own"
-
-
-def _has_auto_map(configuration: object) -> bool:
-    """Whether the key is anywhere in config.json or tokenizer_config.json, as the hub sums them up.
-
-    What is too large to be looked through is taken to have it.
-    """
-    waiting, seen = [configuration], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if isinstance(value, Mapping):
-            if "auto_map" in value:
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        if seen > _MAX_CONFIGURATION:
-            return True
-    return False
 
 
 def _gguf_files(info: ModelInfo) -> list[RemoteFile]:
