@@ -12,6 +12,7 @@ import asyncio
 import datetime
 import random
 import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ import msgspec
 
 from benchmarks.weights import CACHE, ROOT, BenchmarkError, model_file, source_file
 from freehold.domain.chat import GenerateRequest
-from freehold.domain.engine import CacheConfig
+from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.events import Finished, Timings
 from freehold.domain.sampling import Sampling
 from freehold.domain.settings import environment, resolve
 from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.bench_steps import Clock, Yardstick
 from freehold.engines.llamacpp.build import installed
+from freehold.engines.llamacpp.calibrating import open_yardstick
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.machine.calibration import Calibration
 from freehold.machine.computer import Computer
@@ -36,12 +39,15 @@ from freehold.machine.probe import probe
 from freehold.machine.profile import EngineSettings
 from freehold.machine.speed import largest_chunk, predict, time_to_first_token
 from freehold.runtime.calibration import calibrate, recall
+from freehold.text.vocabulary import start_native
 from freehold.weights.gguf import read_header
 from freehold.weights.progress import Silent
 
 ANSWER = 32
 # Of short and of long prompts.
-REPEATS, LONG_REPEATS, LONG = 3, 2, 1024
+REPEATS, LONG_REPEATS, LONG = 4, 2, 1024
+# How often the yardstick is laid before and after each answer.
+YARDS = 30
 MICRO_BATCH = 512
 BEGIN, END = "<!-- planning: begin -->", "<!-- planning: end -->"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -61,7 +67,9 @@ class Subject:
 
 
 class Point(msgspec.Struct, frozen=True):
-    """Tokens per second, medians of the repeats."""
+    """Tokens per second, medians of the repeats. ``pace`` is how long the calibration's yardstick
+    took beside them, as a multiple of what it took then: 1.2 on a machine that has become slower
+    by a fifth."""
 
     model: str
     prompt: int
@@ -69,6 +77,7 @@ class Point(msgspec.Struct, frozen=True):
     prefill: float
     predicted_decode: float
     decode: float
+    pace: float
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -77,6 +86,12 @@ class Point(msgspec.Struct, frozen=True):
             self.predicted_prefill / self.prefill - 1,
             self.predicted_decode / self.decode - 1,
         )
+
+    @property
+    def errors_at_pace(self) -> tuple[float, float]:
+        """The same, had the machine been as fast as while it was calibrated."""
+        prefill, decode = self.errors
+        return (prefill + 1) / self.pace - 1, (decode + 1) / self.pace - 1
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -143,7 +158,9 @@ class Planner:
         ).total
 
 
-async def measure(subject: Subject, planner: Planner, results: Results, save: Saver) -> None:
+async def measure(
+    subject: Subject, planner: Planner, yardstick: Yardstick, results: Results, save: Saver
+) -> None:
     """All points of one file, in one worker."""
     wanted = [p for p in subject.prompts if not _done(results, subject.name, p)]
     if not wanted:
@@ -163,9 +180,13 @@ async def measure(subject: Subject, planner: Planner, results: Results, save: Sa
     try:
         await _ask(engine, 64, "warm")
         for prompt in wanted:
-            repeats = REPEATS if prompt < LONG else LONG_REPEATS
-            timings = [await _ask(engine, prompt, f"{prompt} {n}") for n in range(repeats)]
-            results.points.append(_point(subject.name, prompt, planner, timings))
+            yards = [yardstick.lay(YARDS)]
+            timings = []
+            for number in range(REPEATS if prompt < LONG else LONG_REPEATS):
+                timings.append(await _ask(engine, prompt, f"{prompt} {number}"))
+                yards.append(yardstick.lay(YARDS))
+            pace = statistics.fmean(yards) / results.calibration.yardstick
+            results.points.append(_point(subject.name, prompt, planner, timings, pace))
             save()
         results.memory.append(
             Memory(subject.name, planner.context, planner.memory(), _peak(engine.pid))
@@ -179,7 +200,9 @@ def _done(results: Results, model: str, prompt: int) -> bool:
     return any((p.model, p.prompt) == (model, prompt) for p in results.points)
 
 
-def _point(name: str, prompt: int, planner: Planner, timings: Sequence[Timings]) -> Point:
+def _point(
+    name: str, prompt: int, planner: Planner, timings: Sequence[Timings], pace: float
+) -> Point:
     return Point(
         model=name,
         prompt=prompt,
@@ -187,6 +210,7 @@ def _point(name: str, prompt: int, planner: Planner, timings: Sequence[Timings])
         prefill=statistics.median(prompt / each.prefill for each in timings),
         predicted_decode=planner.decode(prompt),
         decode=statistics.median((ANSWER - 1) / each.decode for each in timings),
+        pace=pace,
     )
 
 
@@ -225,20 +249,22 @@ def table(results: Results) -> str:
         f"{found.step * 1e6:.0f} µs a step, {found.layer * 1e6:.0f} µs a layer.",
         "",
         "| model | prompt | prefill tok/s, predicted | measured | error | decode tok/s, predicted "
-        "| measured | error |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| measured | error | yardstick | errors at equal pace |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for point in results.points:
         prefill, decode = point.errors
         lines.append(
             f"| {point.model} | {point.prompt:,} | {point.predicted_prefill:.1f} "
             f"| {point.prefill:.1f} | {prefill:+.0%} | {point.predicted_decode:.1f} "
-            f"| {point.decode:.1f} | {decode:+.0%} |"
+            f"| {point.decode:.1f} | {decode:+.0%} | {point.pace:.2f} "
+            f"| {' '.join(f'{each:+.0%}' for each in point.errors_at_pace)} |"
         )
     near = [max(map(abs, point.errors)) <= 0.2 for point in results.points]
+    level = [max(map(abs, point.errors_at_pace)) <= 0.2 for point in results.points]
     lines += [
         "",
-        f"Both within 20 % at {sum(near)} of {len(near)} points.",
+        f"Both within 20 % at {sum(near)} of {len(near)} points; at equal pace, at {sum(level)}.",
         "",
         "| model | context | MB, predicted | peak | error |",
         "|---|--:|--:|--:|--:|",
@@ -282,9 +308,12 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
     results = Results(msgspec.structs.replace(computer, disk=place), known)
     if path.exists() and not fresh:
         results = msgspec.json.decode(path.read_bytes(), type=Results)
+    saver = Saver(results, path)
+    with tempfile.TemporaryDirectory(prefix="freehold-planning-") as folder:
+        yardstick = open_yardstick(Path(folder), known.threads, Kernels.FAST, Clock())
     for subject in subjects():
         planner = Planner(results.computer, results.calibration, subject)
-        await measure(subject, planner, results, Saver(results, path))
+        await measure(subject, planner, yardstick, results, saver)
     click.echo(table(results))
 
 
@@ -297,6 +326,7 @@ def main(fresh: bool, only: bool, render: bool, output: Path | None) -> None:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     path = output or ROOT / "benchmarks" / "results" / f"{today}-planning.json"
     if not render:
+        start_native()
         asyncio.run(_run(path, fresh=fresh, only=only))
     if not only and output is None:
         write_page(msgspec.json.decode(path.read_bytes(), type=Results))

@@ -57,6 +57,7 @@ def calibrate(home: Path, bandwidth: float, matrix_rate: float) -> None:
         step=0.0,
         layer=0.0,
         logit=0.0,
+        yardstick=3e-3,
     )
     (home / "state").mkdir(parents=True, exist_ok=True)
     (home / "state" / "calibration.json").write_bytes(msgspec.json.encode(made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from freehold.domain.engine import CacheType
 from freehold.engines.llamacpp.calibrating import elements_and_rows
 from freehold.machine.calibration import Calibration
+from freehold.process.child import child_environment
 from freehold.runtime.calibration import recall
 from tests.support.models_on_paper import calibration
 
@@ -77,8 +79,7 @@ calibrating._MOST_BYTES = calibrating._LEAST_BYTES
 start_native()
 said = []
 found = calibrating.calibrate(
-    2, Kernels.FAST, said.append, types=(TensorType.Q8_0,),
-    looks=((False, CacheType.F16, 64),),
+    2, Kernels.FAST, said.append, subjects=((False, CacheType.F16, 64), TensorType.Q8_0),
 )
 assert [each.done for each in said] == list(range(said[0].total))
 print(msgspec.json.encode(found).decode())
@@ -88,7 +89,12 @@ print(msgspec.json.encode(found).decode())
 @pytest.mark.native
 def test_what_is_measured_makes_sense() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SHORT], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", _SHORT],
+        env=child_environment(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = msgspec.convert(json.loads(done.stdout.splitlines()[-1]), Calibration)

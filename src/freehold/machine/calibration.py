@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.domain.engine import CacheType
 
-CALIBRATION_FORMAT = 2
+CALIBRATION_FORMAT = 3
 
 # Kernels wait for each other by spinning, so alone they take all of their cores' time.
 QUIET_SHARE = 0.9
@@ -59,7 +59,9 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``step`` is what every step takes, ``layer`` what every layer adds to it, ``logit`` is for each
     logit. ``computer`` and ``build`` say what it holds for, ``threads`` how many there were;
     ``measured_at`` is ISO 8601 in UTC, ``seconds`` how long it took. ``share`` is how much of
-    these cores' time the measuring got: less than 1 in company.
+    these cores' time the measuring got: less than 1 in company. ``yardstick`` is what one and the
+    same step took meanwhile: by it another moment can be compared with the calibration's
+    (`engines.llamacpp.bench_steps`). ``left_out`` is what there was no time for.
     """
 
     computer: str
@@ -72,9 +74,11 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: float
     layer: float
     logit: float
+    yardstick: float
     types: tuple[TypeCost, ...] = ()
     attention: tuple[AttentionCost, ...] = ()
     share: float = 1.0
+    left_out: tuple[str, ...] = ()
     format: int = CALIBRATION_FORMAT
 
     @property

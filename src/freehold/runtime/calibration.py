@@ -2,7 +2,8 @@
 
     HOME/state/calibration.json     one `Calibration`: of the last computer and build measured
 
-`calibrate(settings, progress)` measures (some 20 seconds) and keeps the result;
+`calibrate(settings, progress)` measures (half a minute at most, on a machine that is not
+busy otherwise) and keeps the result;
 `recall(home, computer, build)` is what was kept, if it holds for this computer and build.
 """
 
@@ -75,6 +76,11 @@ async def calibrate(settings: Settings, progress: Progress) -> Calibration:
         progress.note(
             f"Measuring got {calibration.share:.0%} of the cores' time, other programs the rest; "
             "repeat it when they are quiet."
+        )
+    if calibration.left_out:
+        progress.note(
+            f"There was no time to measure {', '.join(calibration.left_out)}. Plans that need it "
+            "say so."
         )
     with contextlib.suppress(OSError, Unavailable):  # it is measured again next time, no more
         write_atomically(_file(settings.home), msgspec.json.encode(calibration))

@@ -1,14 +1,18 @@
 """Steps of models made up for it, timed: what a calibration is built from.
 
-Each time is the middle one of a few, because what is predicted is the usual speed, not the best;
-and what was measured in company is measured again, as long as there is patience.
+A computer is faster at one moment than at the next, by a third and more where it shares its
+processors with others. So one and the same step, the `Yardstick`'s, is timed between all that is
+measured, and what is measured is told in yardsticks: both had the same moment. What a yardstick
+usually took, over the whole calibration, makes seconds of them in the end. It also takes the place
+of the rest of a model, in that it drives what is measured out of the caches.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,25 +22,43 @@ from freehold.domain.engine import CacheConfig, Kernels
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.binding import Context, Entry
 from freehold.engines.llamacpp.made_up import Shape, write_made_up
-from freehold.machine.calibration import QUIET_SHARE
 
 # Tokens that are read at a time.
 CHUNK = 512
-_ATTEMPTS = 4
+# How long the yardstick is laid beside a step, as a share of it, and how often at most.
+_BESIDE, _MOST_YARDS = 0.1, 6
 
 
 @dataclass
 class Clock:
-    """Seconds that passed in steps, and that this process computed meanwhile, on all cores.
-    ``patience``: how many more may be spent on measuring again what was measured in company."""
+    """Seconds that passed in steps, and that this process computed meanwhile, on all cores."""
 
     wall: float = 0.0
     cpu: float = 0.0
-    patience: float = 6.0
 
-    def share(self, since: Clock, threads: int) -> float:
+    def share(self, threads: int) -> float:
         """Of the cores' time that was ours."""
-        return min(1.0, (self.cpu - since.cpu) / max(1e-9, (self.wall - since.wall) * threads))
+        return min(1.0, self.cpu / max(1e-9, self.wall * threads))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A step of one token in a model that is always the same. ``seconds``: of every time."""
+
+    context: Context
+    clock: Clock
+    seconds: list[float] = field(default_factory=list)
+
+    def lay(self, times: int) -> float:
+        """Seconds it takes now: the middle one of so many times."""
+        taken = [_step(self.context, self.clock, 1, 0) for _ in range(times)]
+        self.seconds.extend(taken)
+        return statistics.median(taken)
+
+    @property
+    def usual(self) -> float:
+        """Seconds, over all that was measured."""
+        return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -46,53 +68,59 @@ class Bench:
     folder: Path
     threads: int
     kernels: Kernels
-    clock: Clock = field(default_factory=Clock)
+    yardstick: Yardstick
+    clock: Clock
 
-    def open(self, shape: Shape, cache: CacheConfig) -> Timed:
-        path = self.folder / "made-up.gguf"
-        write_made_up(path, shape)
-        config = EngineConfig(
-            "made up", (str(path),), shape.context, 1, self.threads, self.kernels, cache
-        )
-        context = Context(config)
-        path.unlink()  # what is mapped stays
-        return Timed(context, self.clock, self.threads)
+    @contextmanager
+    def opened(self, shape: Shape, cache: CacheConfig) -> Iterator[Timed]:
+        context = open_made_up(self.folder, shape, self.threads, self.kernels, cache)
+        try:
+            yield Timed(context, self.yardstick, self.clock)
+        finally:
+            context.close()
+
+
+def open_made_up(
+    folder: Path, shape: Shape, threads: int, kernels: Kernels, cache: CacheConfig
+) -> Context:
+    path = folder / "made-up.gguf"
+    write_made_up(path, shape)
+    context = Context(
+        EngineConfig("made up", (str(path),), shape.context, 1, threads, kernels, cache)
+    )
+    path.unlink()  # what is mapped stays
+    return context
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A context whose steps are timed."""
+    """A context whose steps are measured in yardsticks."""
 
     context: Context
+    yardstick: Yardstick
     clock: Clock
-    threads: int
-
-    def steps(self, tokens: int, depth: int, times: int) -> list[float]:
-        """Seconds for ``tokens`` tokens after ``depth`` others, each time."""
-        ids = np.arange(tokens, dtype=np.int32) % 200
-        taken = []
-        for _ in range(times):
-            self.context.truncate(0, depth)
-            began, computed = time.perf_counter(), time.process_time()
-            self.context.decode([Entry(0, depth, ids, outputs=1)])
-            taken.append(time.perf_counter() - began)
-            self.clock.wall += taken[-1]
-            self.clock.cpu += time.process_time() - computed
-        return taken
 
     def step(self, tokens: int, depth: int, times: int) -> float:
-        """The middle one of `steps`, of the quietest of a few attempts."""
-        attempts: list[tuple[float, float]] = []
-        while True:
-            before = dataclasses.replace(self.clock)
-            middle = statistics.median(self.steps(tokens, depth, times))
-            share = self.clock.share(before, self.threads)
-            attempts.append((share, middle))
-            if attempts[1:]:
-                self.clock.patience -= self.clock.wall - before.wall
-            if share >= QUIET_SHARE or len(attempts) == _ATTEMPTS or self.clock.patience <= 0:
-                return max(attempts)[1]
+        """Of ``tokens`` tokens after ``depth`` others: the middle one of so many times."""
+        yards = 1
+        before = self.yardstick.lay(yards)
+        found = []
+        for _ in range(times):
+            taken = _step(self.context, self.clock, tokens, depth)
+            yards = min(_MOST_YARDS, max(1, round(_BESIDE * taken / before)))
+            after = self.yardstick.lay(yards)
+            found.append(2 * taken / (before + after))
+            before = after
+        return statistics.median(found)
 
-    def fill(self, depth: int) -> None:
-        for start in range(0, depth, CHUNK):
-            self.steps(min(CHUNK, depth - start), start, 1)
+
+def _step(context: Context, clock: Clock, tokens: int, depth: int) -> float:
+    """Seconds of one step; what lay behind ``depth`` is forgotten."""
+    ids = np.arange(tokens, dtype=np.int32) % 200
+    context.truncate(0, depth)
+    began, computed = time.perf_counter(), time.process_time()
+    context.decode([Entry(0, depth, ids, outputs=1)])
+    taken = time.perf_counter() - began
+    clock.wall += taken
+    clock.cpu += time.process_time() - computed
+    return taken

@@ -1,13 +1,17 @@
 """Measures what predictions of speed need, on models made up for it, in a process of its own.
 
 Run as ``python -P -m freehold.engines.llamacpp.calibrating THREADS fast|plain``. It prints a line
-of JSON for everything it begins (`Doing`), and a `Calibration` last. Each time is the middle one of
-a few, because what is predicted is the usual speed, not the best.
+of JSON for everything it begins (`Doing`), and a `Calibration` last. Times are in yardsticks
+(`bench_steps`) until the end; each is the middle one of a few, because what is predicted is the
+usual speed, not the best.
 
     fixed costs    a model of almost no weights, with few and with many layers
-    attention      a model of almost no weights, at the beginning and behind 1,536 tokens
+    attention      a model of almost no weights: a token at the beginning and behind 2,048 others,
+                   and the four chunks of 512 up to there
     formats        for each two models larger than the caches, of long rows and of short ones: one
                    token, eight, and a prompt
+
+What is needed most is measured first; where `LIMIT_SECONDS` are over, the rest is left out.
 """
 
 from __future__ import annotations
@@ -15,42 +19,47 @@ from __future__ import annotations
 import ctypes
 import datetime
 import logging
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from freehold.domain.engine import CacheConfig, CacheType, Kernels
-from freehold.engines.llamacpp.bench_steps import CHUNK, Bench, Clock
+from freehold.engines.llamacpp.bench_steps import CHUNK, Bench, Clock, Yardstick, open_made_up
 from freehold.engines.llamacpp.made_up import Shape, bare
 from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
 from freehold.process.inside import leave_no_core
 from freehold.text.vocabulary import start_native
 from freehold.weights.gguf_types import TensorType
 
-# The formats of the files people run, the most common first.
-TYPES = (
-    *(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0),
-    *(TensorType.Q5_K, TensorType.IQ4_NL, TensorType.BF16, TensorType.F16, TensorType.F32),
-)
 # Flash attention, the type of the cache, and the size of the heads.
-LOOKS = (
+Look = tuple[bool, CacheType, int]
+
+# What most files need, in the cache they have unless somebody says otherwise; and what some do.
+FIRST: Final[tuple[Look | TensorType, ...]] = (
     *((False, CacheType.F16, dim) for dim in (64, 128, 256)),
-    *((True, CacheType.F16, dim) for dim in (64, 128, 256)),
-    *((True, CacheType.BF16, dim) for dim in (64, 128)),
-    *((True, CacheType.Q8_0, dim) for dim in (64, 128)),
+    *(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0),
 )
+LATER: Final[tuple[Look | TensorType, ...]] = (
+    *((True, CacheType.F16, dim) for dim in (64, 128, 256)),
+    *(TensorType.BF16, TensorType.F16, TensorType.Q5_K, TensorType.IQ4_NL, TensorType.F32),
+    *((True, cache, dim) for cache in (CacheType.Q8_0, CacheType.BF16) for dim in (64, 128)),
+)
+# Behind these nothing more is begun.
+LIMIT_SECONDS: Final = 26.0
 
 # Bytes of weights that no cache holds, whatever the processor says of its own.
-_LEAST_BYTES, _MOST_BYTES = 64 << 20, 256 << 20
-_PROMPT = 128
-_DEPTH = 1536
+_LEAST_BYTES, _MOST_BYTES = 48 << 20, 256 << 20
+_PROMPT = 64
+_DEPTH = 2048
 _CELLS = 256
 # A processor that was idle is faster for a moment than it can go on.
 _WARMING_SECONDS = 2.0
@@ -103,29 +112,33 @@ def _largest_cache() -> int:
 
 
 def _weights_bytes() -> int:
-    return min(_MOST_BYTES, max(_LEAST_BYTES, 4 * _largest_cache()))
+    return min(_MOST_BYTES, max(_LEAST_BYTES, 2 * _largest_cache()))
 
 
-def warm_up(bench: Bench) -> None:
-    """Keep all cores busy for a while."""
-    timed = bench.open(wide(TensorType.Q8_0, 2), CacheConfig())
+def open_yardstick(folder: Path, threads: int, kernels: Kernels, clock: Clock) -> Yardstick:
+    """46 million weights in Q8_0. ``folder`` is only written to while it is opened."""
+    same = wide(TensorType.Q8_0, 3)
+    return Yardstick(open_made_up(folder, same, threads, kernels, CacheConfig()), clock)
+
+
+def warm_up(yardstick: Yardstick) -> None:
+    """Keep all cores busy for a while, of which nothing counts."""
     end = time.monotonic() + _WARMING_SECONDS
     while time.monotonic() < end:
-        timed.steps(_PROMPT, 0, 1)
-    timed.context.close()
-    bench.clock.wall = bench.clock.cpu = 0.0
+        yardstick.lay(1)
+    yardstick.seconds.clear()
+    yardstick.clock.wall = yardstick.clock.cpu = 0.0
 
 
 # Fixed costs
 
 
 def fixed(bench: Bench) -> tuple[float, float]:
-    """Seconds of a step of one token, and what a layer adds."""
+    """A step of one token, and what a layer adds."""
     times = {}
     for layers in (_FEW_LAYERS, _MANY_LAYERS):
-        timed = bench.open(bare(layers), CacheConfig())
-        times[layers] = timed.step(1, 0, 40)
-        timed.context.close()
+        with bench.opened(bare(layers), CacheConfig()) as timed:
+            times[layers] = timed.step(1, 0, 40)
     layer = (times[_MANY_LAYERS] - times[_FEW_LAYERS]) / (_MANY_LAYERS - _FEW_LAYERS)
     layer = max(0.0, layer)
     return max(0.0, times[_FEW_LAYERS] - _FEW_LAYERS * layer), layer
@@ -147,21 +160,23 @@ def logit() -> float:
 
 def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> AttentionCost:
     """From what a step takes longer behind many tokens than at the beginning."""
-    shape = Shape(TensorType.F32, 2, 64, 64, 8, 2, head_dim)
-    timed = bench.open(shape, CacheConfig(key_type=cache, value_type=cache, flash_attention=flash))
-    early_token = timed.step(1, 0, 40)
-    early_chunk = timed.step(CHUNK, 0, 3)
-    timed.fill(_DEPTH)
-    late_chunk = timed.step(CHUNK, _DEPTH - CHUNK, 3)
-    late_token = timed.step(1, _DEPTH - 1, 40)
-    timed.context.close()
+    # As many layers as make looking most of the work, whatever the size of the heads.
+    shape = Shape(TensorType.F32, max(2, 512 // head_dim), 64, 64, 8, 2, head_dim)
+    settings = CacheConfig(key_type=cache, value_type=cache, flash_attention=flash)
+    starts = range(0, _DEPTH, CHUNK)
+    with bench.opened(shape, settings) as timed:
+        early = timed.step(1, 0, 20)
+        timed.step(CHUNK, 0, 1)  # what comes first is slower
+        chunks = [timed.step(CHUNK, start, 2) for start in starts]
+        late = timed.step(1, _DEPTH - 1, 20)
+    slope = statistics.linear_regression([start + CHUNK for start in starts], chunks).slope
     looks = shape.layers * shape.heads
     return AttentionCost(
         flash=flash,
         cache=cache,
         head_dim=head_dim,
-        decode=max(0.0, late_token - early_token) / (looks * (_DEPTH - _CELLS)),
-        prefill=max(0.0, late_chunk - early_chunk) / (looks * CHUNK * (_DEPTH - CHUNK)),
+        decode=max(0.0, late - early) / (looks * (_DEPTH - _CELLS)),
+        prefill=max(0.0, slope) / (looks * CHUNK),
     )
 
 
@@ -189,8 +204,8 @@ def narrow(kind: TensorType, layers: int) -> Shape:
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds that the matrices of a model take in a step: of one token, of `FEW`, and for each
-    token of a prompt."""
+    """What the matrices of a model take of a step: of one token, of `FEW`, and for each token of a
+    prompt."""
 
     shape: Shape
     one: float
@@ -204,18 +219,15 @@ def of_matrices(
     """Of a model larger than the caches, without what is not its matrices' doing."""
     layers = max(2, -(-_weights_bytes() // form(kind, 1).bytes))
     shape = form(kind, layers)
-    timed = bench.open(shape, CacheConfig())
-    timed.steps(1, 0, 1)  # maps what is not yet mapped
-    early, few = timed.step(1, 0, 7), timed.step(FEW, 0, 3)
-    many = timed.step(_PROMPT, 0, 3)
-    one = (early + timed.step(1, 0, 7)) / 2
-    timed.context.close()
+    with bench.opened(shape, CacheConfig()) as timed:
+        timed.step(1, 0, 1)  # maps what is not yet mapped
+        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(_PROMPT, 0, 3)
     other = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
 
-    def rest(seconds: float, tokens: int, look: float) -> float:
-        """Company on the machine may have come with what is taken off."""
-        return max(seconds - other - tokens * looks * look, seconds / 10)
+    def rest(whole: float, tokens: int, look: float) -> float:
+        """Noise may have come with what is taken off."""
+        return max(whole - other - tokens * looks * look, whole / 10)
 
     decoding = known.attention.decode
     alone = rest(one, 1, decoding)
@@ -260,60 +272,102 @@ def elements_and_rows(
 # All of it
 
 
+@dataclass
+class Found:
+    """What is measured so far, in yardsticks; ``read`` in bytes per second. ``formats`` are of long
+    rows and of short ones."""
+
+    read: float
+    step: float
+    layer: float
+    looks: list[AttentionCost] = field(default_factory=list)
+    formats: list[tuple[Steps, Steps]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, bench: Bench, subject: Look | TensorType) -> None:
+        if isinstance(subject, TensorType):
+            known = Known(self.step, self.layer, self.looks[0])
+            long = of_matrices(bench, wide, subject, known)
+            self.formats.append((long, of_matrices(bench, narrow, subject, known)))
+        else:
+            self.looks.append(attention(bench, *subject))
+
+    @property
+    def enough(self) -> bool:
+        """Whether predictions can be made of it at all."""
+        return bool(self.looks and self.formats)
+
+
 def calibrate(
     threads: int,
     kernels: Kernels,
     tell: Callable[[Doing], None],
     *,
-    types: Iterable[TensorType] = TYPES,
-    looks: Iterable[tuple[bool, CacheType, int]] = LOOKS,
+    subjects: Sequence[Look | TensorType] = (*FIRST, *LATER),
 ) -> Calibration:
-    """Measure everything. The caller fills in for which computer and build."""
+    """Measure everything; the first of ``subjects`` is a `Look`. The caller fills in for which
+    computer and build."""
     began = time.monotonic()
-    formats, caches = tuple(types), tuple(looks)
-    total, done = 3 + len(caches) + len(formats), 0
-
-    def doing(what: str) -> None:
-        nonlocal done
-        tell(Doing(what, done, total))
-        done += 1
-
+    total = 3 + len(subjects)
     with tempfile.TemporaryDirectory(prefix="freehold-calibration-") as folder:
-        bench = Bench(Path(folder), threads, kernels)
-        doing("the processor at work")
-        warm_up(bench)
-        doing("memory")
+        clock = Clock()
+        yardstick = open_yardstick(Path(folder), threads, kernels, clock)
+        bench = Bench(Path(folder), threads, kernels, yardstick, clock)
+        tell(Doing("the processor at work", 0, total))
+        warm_up(yardstick)
+        tell(Doing("memory", 1, total))
         read = bandwidth(threads)
-        doing("steps")
-        step, layer = fixed(bench)
-        attentions = []
-        for flash, cache, head_dim in caches:
-            doing(f"attention with heads of {head_dim}, {cache.value} cache")
-            attentions.append(attention(bench, flash, cache, head_dim))
-        known = Known(step, layer, attentions[0])
-        costs, fastest_read, fastest_product = [], read, 0.0
-        for kind in formats:
-            doing(f"weights of type {kind.name}")
-            broad = of_matrices(bench, wide, kind, known)
-            costs.append(type_cost(broad, of_matrices(bench, narrow, kind, known)))
-            fastest_read = max(fastest_read, broad.shape.bytes / broad.one)
-            fastest_product = max(fastest_product, 2 * broad.shape.elements / broad.many)
+        tell(Doing("steps", 2, total))
+        found = Found(read, *fixed(bench))
+        for number, subject in enumerate(subjects, 3):
+            if found.enough and time.monotonic() - began > LIMIT_SECONDS:
+                found.left_out.append(in_words(subject))
+            else:
+                tell(Doing(in_words(subject), number, total))
+                found.add(bench, subject)
+        yardstick.context.close()
+    return told(found, yardstick.usual, threads, clock.share(threads), time.monotonic() - began)
+
+
+def told(found: Found, unit: float, threads: int, share: float, seconds: float) -> Calibration:
+    """In seconds; ``unit`` is what a yardstick took."""
+    longs = [long for long, _ in found.formats]
     return Calibration(
         computer="",
         build="",
         measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         threads=threads,
         # Weights that were read faster than the plain reading prove more to be possible.
-        bandwidth=fastest_read,
-        matrix_rate=fastest_product,
-        step=step,
-        layer=layer,
+        bandwidth=max(found.read, *(it.shape.bytes / (it.one * unit) for it in longs)),
+        matrix_rate=max(2 * it.shape.elements / (it.many * unit) for it in longs),
+        step=found.step * unit,
+        layer=found.layer * unit,
         logit=logit(),
-        types=tuple(costs),
-        attention=tuple(attentions),
-        share=bench.clock.share(Clock(), threads),
+        yardstick=unit,
+        types=tuple(in_seconds(type_cost(*pair), unit) for pair in found.formats),
+        attention=tuple(in_seconds(look, unit) for look in found.looks),
+        share=share,
+        left_out=tuple(found.left_out),
     )
+
+
+def in_words(subject: Look | TensorType) -> str:
+    if isinstance(subject, TensorType):
+        return f"weights of type {subject.name}"
+    flash, cache, head_dim = subject
+    kind = "flash attention" if flash else "attention"
+    return f"{kind} with heads of {head_dim}, {cache.value} cache"
+
+
+Cost = TypeVar("Cost", TypeCost, AttentionCost)
+
+
+def in_seconds(cost: Cost, unit: float) -> Cost:
+    """A cost in yardsticks of so many seconds."""
+    fields = msgspec.structs.asdict(cost)
+    times = {name: unit * it for name, it in fields.items() if isinstance(it, float)}
+    return msgspec.structs.replace(cost, **times)
 
 
 def main(threads: str, kernels: str) -> None:
