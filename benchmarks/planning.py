@@ -1,9 +1,11 @@
 """Predicted beside measured: `python -m benchmarks.planning`.
 
 Calibrates this computer, predicts speed and memory of ten points (model, quantisation, context)
-before any of these models is loaded, then measures them through our engine in its worker. Every
-point is saved at once; the same command goes on where it stopped. ``--calibrate-only`` does no
-more than the first step.
+before any of these models is loaded, then measures them twice: llama.cpp's steps beside the
+calibration's yardstick (`engines.llamacpp.bench_steps`), which tells how good the arithmetic is
+whatever the machine does meanwhile; and tokens per second through our engine in its worker, which
+is what people get. Every point is saved at once; the same command goes on where it stopped.
+``--calibrate-only`` does no more than the first step.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from freehold.domain.events import Finished, Timings
 from freehold.domain.sampling import Sampling
 from freehold.domain.settings import environment, resolve
 from freehold.engines.base import EngineConfig
-from freehold.engines.llamacpp.bench_steps import Clock, Yardstick
+from freehold.engines.llamacpp.bench_steps import Clock, Timed, Yardstick
+from freehold.engines.llamacpp.binding import Context
 from freehold.engines.llamacpp.build import installed
 from freehold.engines.llamacpp.calibrating import open_yardstick
 from freehold.engines.llamacpp.client import LlamaCppEngine
@@ -45,9 +48,7 @@ from freehold.weights.progress import Silent
 
 ANSWER = 32
 # Of short and of long prompts.
-REPEATS, LONG_REPEATS, LONG = 4, 2, 1024
-# How often the yardstick is laid before and after each answer.
-YARDS = 30
+REPEATS, LONG_REPEATS, LONG = 3, 2, 1024
 MICRO_BATCH = 512
 BEGIN, END = "<!-- planning: begin -->", "<!-- planning: end -->"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -67,9 +68,7 @@ class Subject:
 
 
 class Point(msgspec.Struct, frozen=True):
-    """Tokens per second, medians of the repeats. ``pace`` is how long the calibration's yardstick
-    took beside them, as a multiple of what it took then: 1.2 on a machine that has become slower
-    by a fifth."""
+    """Tokens per second, or tokens per yardstick; medians of the repeats."""
 
     model: str
     prompt: int
@@ -77,7 +76,6 @@ class Point(msgspec.Struct, frozen=True):
     prefill: float
     predicted_decode: float
     decode: float
-    pace: float
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -86,12 +84,6 @@ class Point(msgspec.Struct, frozen=True):
             self.predicted_prefill / self.prefill - 1,
             self.predicted_decode / self.decode - 1,
         )
-
-    @property
-    def errors_at_pace(self) -> tuple[float, float]:
-        """The same, had the machine been as fast as while it was calibrated."""
-        prefill, decode = self.errors
-        return (prefill + 1) / self.pace - 1, (decode + 1) / self.pace - 1
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -108,6 +100,7 @@ class Results(msgspec.Struct):
 
     computer: Computer
     calibration: Calibration
+    beside: list[Point] = []
     points: list[Point] = []
     memory: list[Memory] = []
 
@@ -149,6 +142,12 @@ class Planner:
         depth = prompt + ANSWER // 2
         return predict(self._anatomy, calibration, computer, self.settings, depth).decode
 
+    def bare_decode(self, prompt: int) -> float:
+        """Without what the worker, the wire and we take of each step."""
+        computer, calibration = self._here
+        alone = msgspec.structs.replace(calibration, step=0.0)
+        return predict(self._anatomy, alone, computer, self.settings, prompt - 1).decode
+
     def memory(self) -> int:
         computer, calibration = self._here
         kinds = repacked_types(computer.processor.instruction_sets)
@@ -158,15 +157,41 @@ class Planner:
         ).total
 
 
-async def measure(
+def measure_beside(
     subject: Subject, planner: Planner, yardstick: Yardstick, results: Results, save: Saver
 ) -> None:
-    """All points of one file, in one worker."""
-    wanted = [p for p in subject.prompts if not _done(results, subject.name, p)]
+    """All points of one file, in yardsticks: its steps here, without the engine around them."""
+    wanted = [p for p in subject.prompts if not _done(results.beside, subject.name, p)]
     if not wanted:
         return
+    context = Context(_config(subject, planner))
+    timed = Timed(context, yardstick, yardstick.clock)
+    for prompt in wanted:
+        timed.step(MICRO_BATCH, 0, 1)  # what comes first is slower
+        starts = range(0, prompt, MICRO_BATCH)
+        read = sum(timed.step(min(MICRO_BATCH, prompt - start), start, 3) for start in starts)
+        results.beside.append(
+            Point(
+                model=subject.name,
+                prompt=prompt,
+                predicted_prefill=planner.prefill(prompt) * yardstick_of(results),
+                prefill=prompt / read,
+                predicted_decode=planner.bare_decode(prompt) * yardstick_of(results),
+                decode=1 / timed.step(1, prompt - 1, 25),
+            )
+        )
+        save()
+    context.close()
+
+
+def yardstick_of(results: Results) -> float:
+    """Seconds, as the calibration had it."""
+    return results.calibration.yardstick
+
+
+def _config(subject: Subject, planner: Planner) -> EngineConfig:
     settings = planner.settings
-    config = EngineConfig(
+    return EngineConfig(
         "planning",
         (str(subject.path),),
         planner.context,
@@ -175,18 +200,21 @@ async def measure(
         cache=settings.cache,
         drafts=False,
     )
-    engine = LlamaCppEngine(config)
+
+
+async def measure(subject: Subject, planner: Planner, results: Results, save: Saver) -> None:
+    """All points of one file, in one worker."""
+    wanted = [p for p in subject.prompts if not _done(results.points, subject.name, p)]
+    if not wanted:
+        return
+    engine = LlamaCppEngine(_config(subject, planner))
     await engine.load()
     try:
         await _ask(engine, 64, "warm")
         for prompt in wanted:
-            yards = [yardstick.lay(YARDS)]
-            timings = []
-            for number in range(REPEATS if prompt < LONG else LONG_REPEATS):
-                timings.append(await _ask(engine, prompt, f"{prompt} {number}"))
-                yards.append(yardstick.lay(YARDS))
-            pace = statistics.fmean(yards) / results.calibration.yardstick
-            results.points.append(_point(subject.name, prompt, planner, timings, pace))
+            repeats = REPEATS if prompt < LONG else LONG_REPEATS
+            timings = [await _ask(engine, prompt, f"{prompt} {n}") for n in range(repeats)]
+            results.points.append(_point(subject.name, prompt, planner, timings))
             save()
         results.memory.append(
             Memory(subject.name, planner.context, planner.memory(), _peak(engine.pid))
@@ -196,13 +224,11 @@ async def measure(
         await engine.close()
 
 
-def _done(results: Results, model: str, prompt: int) -> bool:
-    return any((p.model, p.prompt) == (model, prompt) for p in results.points)
+def _done(points: Sequence[Point], model: str, prompt: int) -> bool:
+    return any((p.model, p.prompt) == (model, prompt) for p in points)
 
 
-def _point(
-    name: str, prompt: int, planner: Planner, timings: Sequence[Timings], pace: float
-) -> Point:
+def _point(name: str, prompt: int, planner: Planner, timings: Sequence[Timings]) -> Point:
     return Point(
         model=name,
         prompt=prompt,
@@ -210,7 +236,6 @@ def _point(
         prefill=statistics.median(prompt / each.prefill for each in timings),
         predicted_decode=planner.decode(prompt),
         decode=statistics.median((ANSWER - 1) / each.decode for each in timings),
-        pace=pace,
     )
 
 
@@ -248,23 +273,9 @@ def table(results: Results) -> str:
         f"{found.bandwidth / 1e9:.1f} GB/s read, {found.matrix_rate / 1e9:.0f} GFLOP/s, "
         f"{found.step * 1e6:.0f} µs a step, {found.layer * 1e6:.0f} µs a layer.",
         "",
-        "| model | prompt | prefill tok/s, predicted | measured | error | decode tok/s, predicted "
-        "| measured | error | yardstick | errors at equal pace |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for point in results.points:
-        prefill, decode = point.errors
-        lines.append(
-            f"| {point.model} | {point.prompt:,} | {point.predicted_prefill:.1f} "
-            f"| {point.prefill:.1f} | {prefill:+.0%} | {point.predicted_decode:.1f} "
-            f"| {point.decode:.1f} | {decode:+.0%} | {point.pace:.2f} "
-            f"| {' '.join(f'{each:+.0%}' for each in point.errors_at_pace)} |"
-        )
-    near = [max(map(abs, point.errors)) <= 0.2 for point in results.points]
-    level = [max(map(abs, point.errors_at_pace)) <= 0.2 for point in results.points]
-    lines += [
+        *_speeds("tokens per yardstick", results.beside, digits=3),
         "",
-        f"Both within 20 % at {sum(near)} of {len(near)} points; at equal pace, at {sum(level)}.",
+        *_speeds("tok/s", results.points, digits=1),
         "",
         "| model | context | MB, predicted | peak | error |",
         "|---|--:|--:|--:|--:|",
@@ -275,6 +286,23 @@ def table(results: Results) -> str:
         for it in results.memory
     ]
     return "\n".join(lines)
+
+
+def _speeds(unit: str, points: Sequence[Point], digits: int) -> list[str]:
+    lines = [
+        f"| model | prompt | prefill, {unit}, predicted | measured | error "
+        f"| decode, {unit}, predicted | measured | error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for point in points:
+        prefill, decode = point.errors
+        lines.append(
+            f"| {point.model} | {point.prompt:,} | {point.predicted_prefill:.{digits}f} "
+            f"| {point.prefill:.{digits}f} | {prefill:+.0%} | {point.predicted_decode:.{digits}f} "
+            f"| {point.decode:.{digits}f} | {decode:+.0%} |"
+        )
+    near = [max(map(abs, point.errors)) <= 0.2 for point in points]
+    return [*lines, "", f"Both within 20 % at {sum(near)} of {len(near)} points."]
 
 
 def write_page(results: Results, page: Path = PAGE) -> None:
@@ -313,7 +341,11 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
         yardstick = open_yardstick(Path(folder), known.threads, Kernels.FAST, Clock())
     for subject in subjects():
         planner = Planner(results.computer, results.calibration, subject)
-        await measure(subject, planner, yardstick, results, saver)
+        measure_beside(subject, planner, yardstick, results, saver)
+    yardstick.context.close()
+    for subject in subjects():
+        planner = Planner(results.computer, results.calibration, subject)
+        await measure(subject, planner, results, saver)
     click.echo(table(results))
 
 

@@ -205,4 +205,5 @@ def test_what_a_server_says_is_one_short_line() -> None:
     assert sentence_of({"error": {"code": 7}}) == "{'code': 7}"
     assert sentence_of({"message": ""}) == "{'message': ''}"
     assert sentence_of("\ud800") == "?"
+    assert sentence_of("<!DOCTYPE HTML>\n<html><p>Not found") == "a page for a browser"
     assert len(sentence_of("x" * 10_000)) < 400

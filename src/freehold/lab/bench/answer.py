@@ -15,6 +15,8 @@ from freehold.lab.bench.endpoint import Endpoint, Response, exchange
 from freehold.lab.bench.sse import Events
 from freehold.process.decoding import json_decoder
 
+# What is said instead of a body of HTML.
+BROWSER_PAGE = "a page for a browser"
 _LONGEST_MESSAGE = 300  # characters of a server's sentence that are kept
 
 
@@ -179,4 +181,6 @@ def sentence_of(said: Any) -> str:
         said = inner
     text = str(said).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
     line = " ".join(text.split()) or "nothing said"
+    if line[:15].lower().startswith(("<!doctype html", "<html")):
+        return BROWSER_PAGE
     return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + "…"

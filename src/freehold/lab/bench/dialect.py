@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 
 from freehold.domain.errors import InvalidRequest, ServerMisbehaved
-from freehold.lab.bench.answer import Refusal, sentence_in
+from freehold.lab.bench.answer import BROWSER_PAGE, Refusal, sentence_in
 from freehold.lab.bench.endpoint import Endpoint, exchange
 from freehold.process.decoding import from_json
 
+_WANT_A_KEY = (401, 403)
 _UNDERSTOOD_NOT = (400, 422)
 
 
@@ -87,7 +88,18 @@ async def negotiate(attempt: Callable[[Dialect], Awaitable[Refusal | None]]) -> 
             return dialect
         understood = refusal.status not in _UNDERSTOOD_NOT
         dialect = None if understood else dialect.without(refusal.message)
-    raise ServerMisbehaved(f"The server refuses a short request with {refusal}")
+    raise ServerMisbehaved(
+        f"The server refuses a short request with {refusal}",
+        hint=_hint(refusal) if refusal else None,
+    )
+
+
+def _hint(refusal: Refusal) -> str | None:
+    if refusal.status in _WANT_A_KEY:
+        return "If it wants a key, name the variable that has it with --key-env."
+    if refusal.message == BROWSER_PAGE:
+        return "Is it an OpenAI-compatible server? Their addresses mostly end in /v1."
+    return None
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -105,10 +117,9 @@ async def sole_model(endpoint: Endpoint, silence: float) -> str:
         body = await response.read()
         status = response.status
     if status != 200:
+        refusal = Refusal(status, sentence_in(body))
         raise InvalidRequest(
-            f"The server answers a question for its models with status {status}: "
-            f"{sentence_in(body)}",
-            hint="If it wants a key, name the variable that has it with --key-env.",
+            f"The server answers a question for its models with {refusal}", hint=_hint(refusal)
         )
     try:
         names = [model.id for model in from_json(body, _Models).data]
