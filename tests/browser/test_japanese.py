@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from freehold.engines.scripted import Script
 from tests.support.fake_hub import FakeFile, FakeRepository
@@ -84,6 +84,17 @@ def to(page: Page, section: str) -> None:
     page.get_by_role("heading", name=section, exact=True).wait_for()
 
 
+def refused(page: Page, place: Locator, saying: str) -> None:
+    """It says so, in Japanese alone, and what the server said on demand, marked as English."""
+    place.get_by_text(saying).wait_for()
+    assert english(page) == []
+    quoted = place.locator("q[lang=en]")
+    expect(quoted).to_have_count(0)
+    place.get_by_role("button", name="原文").click()
+    expect(quoted).to_be_visible()
+    assert english(page) == []
+
+
 def test_chat_and_compare(japanese: Page, scripts: Scripts) -> None:
     page = japanese
     assert english(page) == []
@@ -99,11 +110,10 @@ def test_chat_and_compare(japanese: Page, scripts: Scripts) -> None:
     page.get_by_role("button", name="この会話の設定").click()
     assert english(page) == []
     page.keyboard.press("Escape")
-    # What the server refuses is said in Japanese; its own sentence is marked as English.
+    # What the server refuses is said in Japanese; its own sentence is one click away.
     page.get_by_label("メッセージ", exact=True).fill("word " * 3000)
     page.get_by_role("button", name="送信").click()
-    page.locator("article q[lang=en]").wait_for()
-    assert english(page) == []
+    refused(page, page.get_by_role("article"), "コンテキストに収まりません")
     to(page, "比較")
     page.get_by_role("textbox", name="プロンプト").fill("こんにちは")
     page.get_by_role("button", name="実行").click()
@@ -124,8 +134,7 @@ def test_models_their_papers_and_their_tuning(japanese: Page) -> None:
     assert english(page) == []
     page.get_by_label("別のモデルを取得").fill("no-such-model")
     page.get_by_role("button", name="取得", exact=True).click()
-    page.locator("q[lang=en]").wait_for()
-    assert english(page) == []
+    refused(page, page.get_by_role("region", name="no-such-model"), "綴りを確かめるか")
     for name in (NAME, "small"):
         row = here.get_by_role("row").filter(has_text=name)
         row.get_by_role("button", name="詳細").click()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,7 +112,10 @@ def test_from_fetching_to_deleting(page: Page, server: Gateway, hub: MeteredHub)
     fetching.get_by_role("progressbar").wait_for()
     fetching.get_by_role("button", name="Pause").click()
     expect(fetching.get_by_role("button", name="Go on")).to_be_visible()
-    time.sleep(0.5)  # until the server has heard that nobody wants it: else the rest comes at once
+    # The page offers that when the server has heard of it: no more of it is fetched.
+    (paused,) = server.client.get("/freehold/v1/pulls").json()["pulls"]
+    assert paused["stopping"]
+    assert paused["completed"] < paused["total"] == len(LARGE.content)
     hub.meter.release()
     partial = server.runtime.settings.home / "partial" / LARGE.sha256
     wait_for(lambda: partial.exists() and partial.stat().st_size > 0)

@@ -61,7 +61,7 @@ def check(path: str, response: httpx2.Response, status: int) -> None:
         assert set(body["error"]) == {"type", "message"}
         message = body["error"]["message"]
     elif path.startswith("/api/"):
-        assert set(body) == {"error"}
+        assert set(body) == {"error", "code"}
         message = body["error"]
     else:
         assert set(body) == {"error"}

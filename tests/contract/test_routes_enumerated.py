@@ -52,6 +52,7 @@ GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom    GET /freehold/v1
 GET /freehold/v1/tuning/result    GET /freehold/v1/upstreams
 """
 MANAGING = """
+GET /freehold/v1/pulls
 POST /api/pull    POST /api/copy    DELETE /api/delete
 POST /freehold/v1/models/load    POST /freehold/v1/models/unload    POST /freehold/v1/models/pin
 GET /freehold/v1/keys    POST /freehold/v1/keys    DELETE /freehold/v1/keys/{name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -248,7 +249,9 @@ def test_failures_are_kept_with_their_reason(server: Gateway, scripts: Scripts) 
     identity = begun(server)
     question = ask(server, identity, None, "Hello")
     unknown = answer(server, identity, question, model="no-such-model")
-    assert "no-such-model" in watched(server, identity, unknown)[-1]["message"]["error"]
+    failed = watched(server, identity, unknown)[-1]["message"]
+    assert "no-such-model" in failed["error"]
+    assert failed["error_code"] == "model_not_found"
     scripts.now = Script(pieces=("Half ", "of it"), crash_after=2)
     crashed = watched(server, identity, answer(server, identity, question))[-1]["message"]
     assert (crashed["status"], crashed["content"]) == ("failed", "Half of it")
@@ -412,6 +415,22 @@ def test_a_full_disk_a_held_file_and_a_broken_one(tmp_path: Path) -> None:
     broken.write_bytes(b"not a database" * 1000)
     with pytest.raises(Unavailable, match="cannot be read"):
         Conversations(broken).headings("a", "", 1)
+
+
+def test_conversations_of_an_older_freehold(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.sqlite"
+    kept = Conversations(path)
+    made = kept.add("a", "", None, "", Wishes())
+    kept.add_message("a", made.id, question("from before"))
+    kept.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute("ALTER TABLE message DROP COLUMN error_code")
+        older.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        kept = Conversations(path)
+        (message,) = kept.messages("a", made.id)
+        assert (message.content, message.error_code) == ("from before", None)
+        kept.close()
 
 
 # Papers

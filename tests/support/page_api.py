@@ -31,6 +31,7 @@ USED = (
         "/freehold/v1/models*",
         "/freehold/v1/keys*",
         "/freehold/v1/disk",
+        "/freehold/v1/pulls",
         "/freehold/v1/session*",
     ),
     *("/v1/models", "/v1/chat/completions", "/tokenize", "/api/pull", "/api/delete", "/api/ps"),

@@ -1,14 +1,16 @@
-"""The page's other language has words for every sentence that the server may say."""
+"""The page's other language has words for every sentence and error of the server."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from freehold.domain.errors import FreeholdError
 from freehold.trust.licences import bundled
 from freehold.trust.overrides import bundled as overrides
 from freehold.trust.verdict import Use
@@ -20,6 +22,10 @@ WORDED = {
     code: set(re.findall(r"\w+(?=\s*[,:}])", names or ""))
     for code, names in re.findall(r'"([a-z0-9_]+\.[a-z0-9_]+)": \((?:(\{[^}]*\}))?\) =>', JAPANESE)
 }
+
+
+_ERRORS = re.search(r"\n  errors: \{\n(.*?)\n  \},\n", (WORDS / "ja.ts").read_text("utf-8"), re.S)
+WORDED_ERRORS = dict(re.findall(r'^    (\w+):\s+"(.+)",$', _ERRORS[1] if _ERRORS else "", re.M))
 
 
 def called(node: ast.AST) -> Iterator[tuple[str, set[str] | None]]:
@@ -76,3 +82,32 @@ def test_it_has_words_and_asks_for_nothing_that_is_not_said(
 
 def test_no_words_are_left_over() -> None:
     assert set(WORDED) - {code for code, _ in SAID} - {"basis.parts"} == set()
+
+
+def kinds(kind: type[FreeholdError]) -> Iterator[type[FreeholdError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from kinds(each)
+
+
+def error_codes() -> set[str]:
+    """Of the tree, wherever its classes are, and of what routes refuse for reasons of their own."""
+    found = {"http_error", "search_failed"}  # where the code is not written beside `Problem`
+    for path in (ROOT / "src" / "freehold").rglob("*.py"):
+        text = path.read_text("utf-8")
+        if re.search(r'^    code = "', text, re.M):
+            importlib.import_module(".".join(path.relative_to(ROOT / "src").with_suffix("").parts))
+        found |= set(re.findall(r'Problem\(\s*\d+,\s*"(\w+)"', text))
+    ours = (kind for kind in kinds(FreeholdError) if kind.__module__.startswith("freehold."))
+    return found | {kind.code for kind in ours}
+
+
+@pytest.mark.parametrize("code", sorted(error_codes()))
+def test_every_error_says_in_japanese_what_to_do_next(code: str) -> None:
+    assert code in WORDED_ERRORS, f"{code} has no words in web/src/words/ja.ts"
+    sentences = WORDED_ERRORS[code].removesuffix("。").split("。")
+    assert len(sentences) > 1, f"{code}: what is wrong, then what to do"
+
+
+def test_no_words_for_errors_are_left_over() -> None:
+    assert set(WORDED_ERRORS) - error_codes() == set()

@@ -25,7 +25,7 @@ from freehold.process.decoding import from_json
 
 MAX_MESSAGES = 10_000
 _TITLE_CHARACTERS = 80
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -38,10 +38,12 @@ CREATE TABLE message (
     id TEXT PRIMARY KEY, conversation TEXT NOT NULL REFERENCES conversation (id) ON DELETE CASCADE,
     parent TEXT, role TEXT NOT NULL, content TEXT NOT NULL, reasoning TEXT NOT NULL,
     files TEXT NOT NULL, model TEXT, status TEXT NOT NULL, error TEXT, figures TEXT,
-    created REAL NOT NULL
+    created REAL NOT NULL, error_code TEXT
 ) STRICT;
 CREATE INDEX message_of ON message (conversation, created);
 """
+# From each version to the next.
+_CHANGES = ("ALTER TABLE message ADD COLUMN error_code TEXT;",)
 
 
 class ConversationNotFound(NotFound):
@@ -94,8 +96,8 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeptMessage(msgspec.Struct, frozen=True):
-    """``status``: ``done``, ``running``, ``stopped`` (on demand), ``failed`` (``error`` says why),
-    or ``interrupted`` (the server ended first).
+    """``status``: ``done``, ``running``, ``stopped`` (on demand), ``failed`` (``error`` says why,
+    and ``error_code`` for programs), or ``interrupted`` (the server ended first).
     """
 
     id: str
@@ -108,6 +110,7 @@ class KeptMessage(msgspec.Struct, frozen=True):
     model: str | None = None
     status: str = "done"
     error: str | None = None
+    error_code: str | None = None
     figures: Figures | None = None
 
 
@@ -234,7 +237,7 @@ class Conversations:
                     hint="Begin a new one.",
                 )
             connection.execute(
-                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (message.id, identity, message.parent, message.role, *_changing(message)),
             )
             connection.execute(
@@ -247,7 +250,7 @@ class Conversations:
         with self._connection() as connection:
             connection.execute(
                 "UPDATE message SET content = ?, reasoning = ?, files = ?, model = ?, status = ?, "
-                "error = ?, figures = ?, created = ? WHERE id = ?",
+                "error = ?, figures = ?, created = ?, error_code = ? WHERE id = ?",
                 (*_changing(message), message.id),
             )
 
@@ -281,7 +284,10 @@ def title_of(message: KeptMessage) -> str:
 
 
 _HEADING = "id, title, model, system, wishes, leaf, created, updated"
-_MESSAGE = "id, parent, role, content, reasoning, files, model, status, error, figures, created"
+_MESSAGE = (
+    "id, parent, role, content, reasoning, files, model, status, error, figures, created, "
+    "error_code"
+)
 
 
 def _json(value: object) -> str:
@@ -295,6 +301,7 @@ def _changing(message: KeptMessage) -> tuple[str | float | None, ...]:
         *(message.status, message.error),
         None if message.figures is None else _json(message.figures),
         message.created,
+        message.error_code,
     )
 
 
@@ -351,8 +358,9 @@ def _open(path: Path | None) -> sqlite3.Connection:
         raise Unavailable(
             f"{path} was written by a newer freehold.", hint="Use that one, or move the file away."
         )
-    if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    if version < _VERSION:
+        changes = _SCHEMA if version == 0 else "".join(_CHANGES[version - 1 :])
+        connection.executescript(f"BEGIN; {changes} PRAGMA user_version = {_VERSION}; COMMIT;")
     return connection
 
 

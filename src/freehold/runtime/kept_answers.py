@@ -200,20 +200,23 @@ class KeptAnswers:
 
     async def _answer(self, running: _Running, asked: ChatRequest) -> None:
         saving = asyncio.create_task(self._save_now_and_then(running), name="save answer")
-        status, error = "done", None
+        status, error, code = "done", None, None
         try:
             await self._follow(running, asked)
         except asyncio.CancelledError:
             status = "stopped"
         except FreeholdError as failure:
-            status = "failed"
+            status, code = "failed", failure.code
             error = failure.message if failure.hint is None else f"{failure} {failure.hint}"
         except Exception:
             log.exception("an answer of a conversation failed")
-            status, error = "failed", "The server made a mistake; its log has the details."
+            status, code = "failed", "internal_error"
+            error = "The server made a mistake; its log has the details."
         saving.cancel()
         await asyncio.wait({saving})
-        running.message = msgspec.structs.replace(running.message, status=status, error=error)
+        running.message = msgspec.structs.replace(
+            running.message, status=status, error=error, error_code=code
+        )
         try:
             await asyncio.to_thread(self._conversations.save_message, running.now())
         except FreeholdError as failure:

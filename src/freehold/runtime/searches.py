@@ -145,11 +145,12 @@ class Searches:
                 await self._manager.dismiss(name)
             self._require_wanted()
             self._process = await self._started(reference, wishes)
-        except BaseException:
+        except BaseException as error:
             if self._stopping:
                 search.state = "stopped"
             else:
                 search.state, search.error = "failed", "It could not be started."
+                search.error_code = error.code if isinstance(error, FreeholdError) else ""
             raise
         self._following = asyncio.create_task(self._follow(search, self._process), name="tuning")
         if self._stopping or self._closed:  # meanwhile

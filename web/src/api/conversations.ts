@@ -13,7 +13,10 @@ export type Figures = Schemas["Figures"];
 export type Wishes = Schemas["Wishes"];
 export type SeenPrompt = Schemas["SeenPrompt"];
 export type Change = Partial<Schemas["ChangedConversation"]>;
-export type News = Schemas["Whole"] | { type: "more"; content: string; reasoning: string } | { type: "failed"; message: string };
+export type News =
+  | Schemas["Whole"]
+  | { type: "more"; content: string; reasoning: string }
+  | { type: "failed"; message: string; code: string };
 
 const ROOT = "/freehold/v1/conversations";
 

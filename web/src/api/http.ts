@@ -27,9 +27,9 @@ async function answered(path: string, init: RequestInit): Promise<Response> {
 /** What an error body of either dialect says; null: it is none. */
 export function problem(status: number, body: string): Problem | null {
   try {
-    const parsed = JSON.parse(body) as { error?: unknown } | null;
+    const parsed = JSON.parse(body) as { error?: unknown; code?: unknown } | null;
     const error = parsed?.error;
-    if (typeof error === "string") return new Problem(status, error);
+    if (typeof error === "string") return new Problem(status, error, String(parsed?.code ?? ""));
     if (typeof error === "object" && error !== null && "message" in error) {
       const code = "code" in error ? String(error.code) : "";
       return new Problem(status, String(error.message), code);

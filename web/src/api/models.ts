@@ -1,6 +1,6 @@
 /** Models: those here, those that could be, and what their papers say. */
 
-import { Problem, get, lines, order, send } from "./http";
+import { get, lines, order, problem, send } from "./http";
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -29,10 +29,16 @@ export const disk = (): Promise<Disk> => get("/freehold/v1/disk");
 
 export async function* pull(model: string, signal: AbortSignal): AsyncGenerator<Progress> {
   for await (const line of lines("/api/pull", signal, { model })) {
-    const told = JSON.parse(line) as Progress & { error?: string };
-    if (told.error !== undefined) throw new Problem(500, told.error);
-    yield told;
+    const failed = problem(500, line);
+    if (failed !== null) throw failed;
+    yield JSON.parse(line) as Progress;
   }
+}
+
+export type PullUnderWay = Schemas["PullUnderWay"];
+
+export async function pulling(): Promise<readonly PullUnderWay[]> {
+  return (await get<Schemas["PullsUnderWay"]>("/freehold/v1/pulls")).pulls;
 }
 
 /** Answers when it is in memory. */

@@ -528,6 +528,26 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/freehold/v1/pulls": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Under Way
+         * @description The pulls that go on, whoever asked for them.
+         */
+        readonly get: operations["under_way_freehold_v1_pulls_get"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/freehold/v1/session": {
         readonly parameters: {
             readonly query?: never;
@@ -1528,8 +1548,8 @@ export interface components {
         };
         /**
          * Message
-         * @description ``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``;
-         *     ``interrupted`` is one whose server ended.
+         * @description ``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
+         *     ``error_code`` for programs; ``interrupted`` is one whose server ended.
          */
         readonly Message: {
             /** Content */
@@ -1538,6 +1558,8 @@ export interface components {
             readonly created: number;
             /** Error */
             readonly error: string | null;
+            /** Error Code */
+            readonly error_code: string | null;
             readonly figures: components["schemas"]["Figures"] | null;
             /** Files */
             readonly files: readonly components["schemas"]["AttachedFile"][];
@@ -1970,6 +1992,26 @@ export interface components {
             readonly model: string;
             /** Stream */
             readonly stream?: boolean | null;
+        };
+        /** PullsUnderWay */
+        readonly PullsUnderWay: {
+            /** Pulls */
+            readonly pulls: readonly components["schemas"]["PullUnderWay"][];
+        };
+        /**
+         * PullUnderWay
+         * @description ``model`` as it was asked for; bytes of the file that comes, ``total`` null: not known.
+         *     ``stopping``: its client has left, and it ends as soon as it notices.
+         */
+        readonly PullUnderWay: {
+            /** Completed */
+            readonly completed: number;
+            /** Model */
+            readonly model: string;
+            /** Stopping */
+            readonly stopping: boolean;
+            /** Total */
+            readonly total: number | null;
         };
         /** Reasons */
         readonly Reasons: {
@@ -3059,6 +3101,26 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["PlanShown"];
+                };
+            };
+        };
+    };
+    readonly under_way_freehold_v1_pulls_get: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["PullsUnderWay"];
                 };
             };
         };

@@ -4,6 +4,8 @@ import * as api from "../api/models";
 import { words } from "./appearance.svelte";
 import { notices } from "./notices.svelte";
 
+const EVERY = 1000;
+
 class Models {
   #here = $state.raw<readonly api.Model[]>([]);
   #catalogue = $state.raw<readonly api.CatalogueModel[]>([]);
@@ -57,6 +59,18 @@ class Models {
     await notices.attempt(async () => {
       [this.#catalogue, this.#disk] = await Promise.all([api.catalogue(), api.disk()]);
     });
+  }
+  /** Read what is in memory every second until what is returned is called. */
+  watch(): () => void {
+    const timer = setInterval(() => void this.#readMemory(), EVERY);
+    return () => clearInterval(timer);
+  }
+  async #readMemory(): Promise<void> {
+    try {
+      this.#inMemory = new Map((await api.inMemory()).map((each) => [each.model, each]));
+    } catch {
+      // whoever waits for something is told why it does not come
+    }
   }
   async load(name: string): Promise<void> {
     await notices.attempt(async () => void (await api.load(name)));

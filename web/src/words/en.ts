@@ -18,8 +18,9 @@ export const en = {
   save: "Save",
   remove: "Delete",
   unreachable: "The server does not answer. Is it still running?",
-  /** By the code of the error. English is the server's own. */
+  /** By the code of the error, with what to do next. English is the server's own. */
   errors: {} as Record<string, string>,
+  original: "The server's own words",
   dismiss: "Dismiss",
   keyNeeded: "This server asks for a key.",
   keyHint: "Use the link it printed when it started, or a key that was made for you.",
@@ -62,6 +63,8 @@ export const en = {
   notText: (name: string) => `${name} is not a text file.`,
   tooLarge: (name: string) => `${name} is larger than 2 MB.`,
 
+  toEnd: "To the end",
+  modelLoads: "The model is being loaded…",
   you: "You",
   reasoning: "Reasoning",
   reasonedFor: (seconds: string) => `Reasoned for ${seconds} s`,
@@ -213,7 +216,7 @@ export const en = {
   newKey: "A new key",
   createKey: "Create the key",
   keyName: "Name",
-  keyModels: "Models (names or patterns; none: all)",
+  keyModels: "Models",
   keyRate: "Tokens a minute at most",
   keyConcurrency: "Requests at once at most",
   keyWeight: "Share of turns",
@@ -222,6 +225,7 @@ export const en = {
   scopes: { infer: "ask models", manage: "manage models and keys" } as Record<string, string>,
   keyStates: { "in use": "in use", expired: "expired", revoked: "revoked" } as Record<string, string>,
   unlimited: "unlimited",
+  allOr: (examples: string) => `all, or ${examples}`,
   limits: "Limits",
   allModels: "all",
   never: "no end",

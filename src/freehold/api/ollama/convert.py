@@ -308,8 +308,8 @@ def in_own_words(error: InvalidRequest, model: str) -> InvalidRequest:
 def error_body(problem: Problem) -> ErrorResponse:
     """A sentence or two; there is no other place to name the field in."""
     if problem.field is None or _names(problem.message, problem.field):
-        return ErrorResponse(error=problem.message)
-    return ErrorResponse(error=f"{problem.field}: {problem.message}")
+        return ErrorResponse(error=problem.message, code=problem.code)
+    return ErrorResponse(error=f"{problem.field}: {problem.message}", code=problem.code)
 
 
 def _names(message: str, field: str) -> bool:

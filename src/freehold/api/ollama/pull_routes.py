@@ -1,4 +1,4 @@
-"""Ollama's route for fetching models."""
+"""Ollama's route for fetching models, and one of ours that says which are being fetched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from freehold.api.ollama.lines import as_json
-from freehold.api.ollama.models_schema import Progress, PullRequest
+from freehold.api.ollama.models_schema import Progress, PullRequest, PullsUnderWay
 from freehold.api.ollama.names import known_name
 from freehold.api.ollama.pulling import Pulls
 from freehold.api.ollama.routes import ERRORS, LINES, failed, line_of
@@ -21,11 +21,12 @@ from freehold.weights.reference import PathReference, UrlReference, parse
 
 
 def ollama_pull_router() -> APIRouter:
-    """The route, with a count of its own of the pulls that go on."""
-    router = APIRouter()
+    """The routes, with a list of their own of the pulls that go on."""
+    router, routes = APIRouter(), _Routes(Pulls())
     router.post("/api/pull", response_model=Progress, responses={**ERRORS, **JSON_LINES})(
-        _Routes(Pulls()).pull
+        routes.pull
     )
+    router.get("/freehold/v1/pulls", responses=ERRORS)(routes.under_way)
     return router
 
 
@@ -46,11 +47,15 @@ class _Routes:
                 field="model",
                 hint="Use `freehold pull` on the machine itself.",
             )
-        lines = self._pulls.lines(runtime.dossiers, name)
+        lines = self._pulls.lines(runtime.dossiers, name, body.model)
         if body.stream is not False:
             return await streamed(request, _told(lines), LINES, failed)
         last = await until_client_leaves(request, _last(lines))
         return Response(as_json(last), media_type="application/json")
+
+    async def under_way(self) -> PullsUnderWay:
+        """The pulls that go on, whoever asked for them."""
+        return PullsUnderWay(pulls=self._pulls.under_way())
 
 
 async def _told(lines: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Iterator
 
-from freehold.api.ollama.models_schema import Progress
+from freehold.api.ollama.models_schema import Progress, PullUnderWay
 from freehold.api.problem import RETRY_AFTER_SECONDS, Problem, Refused
 from freehold.trust.acquire import Acquired, acquire
 from freehold.trust.dossier import Dossiers
@@ -72,6 +72,12 @@ class Watch:
     def stop(self) -> None:
         self._stopped = True
 
+    def under_way(self, model: str) -> PullUnderWay:
+        with self._lock:
+            return PullUnderWay(
+                model=model, completed=self._completed, total=self._total, stopping=self._stopped
+            )
+
     def taken(self) -> list[Progress]:
         """What is new since the last call."""
         with self._lock:
@@ -96,15 +102,21 @@ class Pulls:
 
     def __init__(self, most: int = MOST_PULLS) -> None:
         self._most = most
-        self._going = 0
+        self._going: dict[asyncio.Future[Acquired], tuple[str, Watch]] = {}
 
-    async def lines(self, dossiers: Dossiers, name: str) -> AsyncGenerator[Progress, None]:
-        """Pull, telling how far it is. Raises what `acquire` does, and `Refused` if too many
-        pulls go on. Closing it ends the pull.
+    def under_way(self) -> list[PullUnderWay]:
+        """One that nobody waits for any more is told until its thread has noticed."""
+        return [watch.under_way(model) for model, watch in self._going.values()]
+
+    async def lines(
+        self, dossiers: Dossiers, name: str, asked_for: str
+    ) -> AsyncGenerator[Progress, None]:
+        """Pull, telling how far it is. ``asked_for``: the client's word for ``name``. Raises what
+        `acquire` does, and `Refused` if too many pulls go on. Closing it ends the pull.
         """
         reference = await asyncio.to_thread(dossiers.library.reference, name)
         watch = Watch(_known_digest(dossiers.library, reference))
-        pulling = self._begin(dossiers, name, watch)
+        pulling = self._begin(dossiers, name, asked_for, watch)
         try:
             while not pulling.done():
                 await asyncio.wait({pulling}, timeout=_TELL_SECONDS)
@@ -118,24 +130,27 @@ class Pulls:
             yield _arrived(file)
         yield Progress(status="success")
 
-    def _begin(self, dossiers: Dossiers, name: str, watch: Watch) -> asyncio.Future[Acquired]:
-        if self._going >= self._most:
+    def _begin(
+        self, dossiers: Dossiers, name: str, asked_for: str, watch: Watch
+    ) -> asyncio.Future[Acquired]:
+        if len(self._going) >= self._most:
             raise Refused(
                 Problem(
                     429,
                     "too_many_pulls",
-                    f"{self._going} models are being pulled already. Ask again when one is here.",
+                    f"{len(self._going)} models are being pulled already. "
+                    "Ask again when one is here.",
                     retry_after=RETRY_AFTER_SECONDS,
                 )
             )
         pulling = _in_a_thread(dossiers, name, watch)
-        self._going += 1
+        self._going[pulling] = asked_for, watch
         pulling.add_done_callback(self._over)
         return pulling
 
     def _over(self, pulling: asyncio.Future[Acquired]) -> None:
         """When its thread has ended, which may be long after its client has left."""
-        self._going -= 1
+        del self._going[pulling]
         if not pulling.cancelled():
             pulling.exception()  # looked at, or asyncio reports one nobody waited for
 

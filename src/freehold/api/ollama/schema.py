@@ -303,4 +303,7 @@ class ChatResponse(Answer):
 
 
 class ErrorResponse(BaseModel):
+    """``code`` is ours: Ollama's clients read the sentence alone."""
+
     error: str
+    code: str

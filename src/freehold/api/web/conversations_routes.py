@@ -149,7 +149,7 @@ async def _told(
 
 
 def _failed(problem: Problem) -> list[bytes]:
-    return [event(schema.Failed(message=problem.message).model_dump_json())]
+    return [event(schema.Failed(message=problem.message, code=problem.code).model_dump_json())]
 
 
 @router.post("/{identity}/messages/{answer}/stop", responses=_ERRORS)

@@ -96,8 +96,8 @@ class Figures(BaseModel):
 
 
 class Message(BaseModel):
-    """``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``;
-    ``interrupted`` is one whose server ended.
+    """``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
+    ``error_code`` for programs; ``interrupted`` is one whose server ended.
     """
 
     id: str
@@ -109,6 +109,7 @@ class Message(BaseModel):
     model: str | None
     status: Literal["done", "running", "stopped", "failed", "interrupted"]
     error: str | None
+    error_code: str | None
     figures: Figures | None
     created: float
 
@@ -160,6 +161,7 @@ class Failed(BaseModel):
 
     type: Literal["failed"] = "failed"
     message: str
+    code: str
 
 
 class SeenPrompt(BaseModel):
