@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import psutil
 import pytest
 
 from freehold.domain.errors import (
@@ -23,6 +25,7 @@ from freehold.domain.errors import (
 from freehold.engines.vllm.installation import VERSION, Build, Installed, Place
 from freehold.engines.vllm.installing import Installer
 from freehold.lab.convert import require_plain
+from freehold.machine.computer import Processor
 
 
 def installed(place: Place, version: str = VERSION) -> Installed:
@@ -85,6 +88,49 @@ def test_a_disk_too_small_is_said_before_anything_is_fetched(
         small.install()
     assert "6 GB" in said[0]
     assert not place.environment.exists()
+
+
+def test_a_processor_that_could_not_run_it_is_said_before_anything_is_fetched(
+    tmp_path: Path,
+) -> None:
+    place, said = Place.of(tmp_path), list[str]()
+    old = Processor("Old Xeon", "x86_64", 4, instruction_sets=("avx",))
+    with pytest.raises(EngineInstallFailed, match=r"AVX2; this one \(Old Xeon\) has none"):
+        Installer(place, Build.CPU, said.append, {}, processor=old).install()
+    assert said == []
+    assert not place.folder.exists()
+
+
+def test_what_is_killed_takes_pip_with_it(tmp_path: Path) -> None:
+    """By a program that installs from an index which never answers."""
+    program = (
+        "import os, pathlib, sys\n"
+        "from freehold.engines.vllm.installation import Build, Place\n"
+        "from freehold.engines.vllm.installing import Installer\n"
+        "place = Place.of(pathlib.Path(sys.argv[1]))\n"
+        "Installer(place, Build.CPU, print, dict(os.environ)).install()\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        index = f"http://127.0.0.1:{mute.getsockname()[1]}/simple"
+        environ = {"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": os.devnull}
+        installing = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            stdout=subprocess.DEVNULL,
+            env={**environ, "PIP_INDEX_URL": index},
+        )
+        try:
+            mute.settimeout(60)
+            asking, _ = mute.accept()
+        finally:
+            pip = psutil.Process(installing.pid).children(recursive=True)
+            installing.kill()
+            installing.wait()
+        asking.close()
+    assert pip
+    _, left = psutil.wait_procs(pip, timeout=10)
+    assert left == []
+    with Place.of(tmp_path).locked():
+        pass
 
 
 def test_an_index_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:

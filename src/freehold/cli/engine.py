@@ -38,15 +38,17 @@ def install(engine: str, cpu: bool, offline: bool | None) -> None:
     from freehold.machine.probe import probe
 
     settings = settings_from(offline=offline)
-    cards = probe(settings.home, environment()).gpus
-    build = Build.CPU if cpu or not any(card.kind is GpuKind.CUDA for card in cards) else Build.CUDA
+    here = probe(settings.home, environment())
+    cuda = not cpu and any(card.kind is GpuKind.CUDA for card in here.gpus)
+    build = Build.CUDA if cuda else Build.CPU
     # Secrets of ours are nobody's business there.
     environ = {
         name: value
         for name, value in environment().items()
         if not name.startswith(("FREEHOLD_", "HF_"))
     }
-    installer = Installer(Place.of(settings.home), build, notice, environ, settings.offline)
+    place = Place.of(settings.home)
+    installer = Installer(place, build, notice, environ, settings.offline, here.processor)
     done = installer.install()
     what = f"{done.build.value}, torch {done.torch}"
     click.echo(f"{engine} {done.version} ({what}), {size(done.size)}")

@@ -4,6 +4,7 @@
       environment/      the virtual environment
       installed.json    written last: what is in it, once it has been tried
       downloads/        what pip has fetched, so that a broken-off installation goes on
+      temporary/        what pip unpacks meanwhile
 
 Its dependencies (PyTorch above all) are not ours, and its versions are pinned here: what vLLM
 understands over HTTP changes between them.
@@ -91,6 +92,10 @@ class Place:
         return self.folder / "downloads"
 
     @property
+    def temporary(self) -> Path:
+        return self.folder / "temporary"
+
+    @property
     def record(self) -> Path:
         return self.folder / "installed.json"
 
@@ -117,8 +122,9 @@ class Place:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Held by whoever changes it, and by the programs that are given the descriptor: pip may
-        outlive a command that was killed. Raises `StoreBusy` while another holds it.
+        """Held by whoever changes it, and by the programs that are given the descriptor: pip ends
+        with a command that was killed on Linux, and may outlive it elsewhere. Raises `StoreBusy`
+        while another holds it.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)

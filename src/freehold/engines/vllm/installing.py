@@ -2,8 +2,9 @@
 
     room? ──▶ environment ──▶ PyTorch ──▶ vLLM ──▶ unwanted out ──▶ tried ──▶ recorded
 
-Whatever ends it in between, the next run goes on: pip finds what it has downloaded, and nothing
-counts as installed before the record is written.
+Whatever ends it in between, pip ends with it, and the next run goes on: pip finds what it has
+downloaded where the index lets it be kept, and nothing counts as installed before the record is
+written.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ import msgspec
 
 from freehold.domain.errors import DiskFull, EngineInstallFailed, OfflineRefused
 from freehold.engines.vllm.installation import PYTORCH_INDEX, VERSION, Build, Installed, Place
+from freehold.machine.computer import Processor
 from freehold.process.child import last_line
+from freehold.process.inside import die_with_parent
 from freehold.weights.files import write_atomically
 
+# What its smallest kernels are compiled for, where processors are Intel's and AMD's.
+_X86 = ("x86_64", "AMD64", "amd64")
+_LEAST = "avx2"
 # What of pip's output tells a person how far it is.
 _TELLING = ("Collecting ", "Downloading ", "Using cached ", "Installing collected", "ERROR:")
 # What pip says between two tries to reach its index.
@@ -32,13 +38,16 @@ _TRIAL = "import torch, vllm; from vllm import SamplingParams; print(torch.__ver
 
 @dataclass(frozen=True)
 class Installer:
-    """``say`` is told each step, ``environ`` is what pip is run with."""
+    """``say`` is told each step, ``environ`` is what pip is run with, ``processor`` what it is to
+    run on.
+    """
 
     place: Place
     build: Build
     say: Callable[[str], None]
     environ: Mapping[str, str]
     offline: bool = False
+    processor: Processor | None = None
 
     def install(self) -> Installed:
         """Raises `DiskFull`, `OfflineRefused` or `EngineInstallFailed`. What is here is kept,
@@ -53,8 +62,21 @@ class Installer:
                 "Installing an engine fetches it, and freehold is offline.",
                 hint="Leave out --offline (and FREEHOLD_OFFLINE).",
             )
+        self._require_instructions()
         with self.place.locked() as lock:
             return self._installed(lock)
+
+    def _require_instructions(self) -> None:
+        """Gigabytes that could not be run are not fetched."""
+        here = self.processor
+        if self.build is not Build.CPU or here is None or here.architecture not in _X86:
+            return
+        if here.instruction_sets and _LEAST not in here.instruction_sets:
+            raise EngineInstallFailed(
+                f"vLLM without a card needs a processor with {_LEAST.upper()}; this one "
+                f"({here.name}) has none.",
+                hint="llama.cpp is built in and runs here.",
+            )
 
     def _installed(self, lock: int) -> Installed:
         self._require_room()
@@ -62,7 +84,9 @@ class Installer:
         # Another build or version would lie in this one; and what was broken off may have left a
         # package that looks whole and is not. What was downloaded is kept.
         shutil.rmtree(self.place.environment, ignore_errors=True)
+        shutil.rmtree(self.place.temporary, ignore_errors=True)
         self.place.downloads.mkdir(parents=True, exist_ok=True)
+        self.place.temporary.mkdir()
         self._make_environment()
         self._fetch(lock)
         for package in self.build.unwanted:
@@ -77,6 +101,7 @@ class Installer:
         )
         write_atomically(self.place.record, msgspec.json.encode(installed))
         shutil.rmtree(self.place.downloads, ignore_errors=True)
+        shutil.rmtree(self.place.temporary, ignore_errors=True)
         return installed
 
     def _require_room(self) -> None:
@@ -100,6 +125,7 @@ class Installer:
             capture_output=True,
             text=True,
             check=False,
+            preexec_fn=die_with_parent,
         )
         if made.returncode != 0:
             raise EngineInstallFailed(
@@ -132,7 +158,8 @@ class Installer:
             pass_fds=(lock,),
             text=True,
             errors="replace",
-            env=dict(self.environ),
+            env=self._environ(),
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - there is one thread
         )
         assert process.stdout is not None
         last, unreached = "", False
@@ -155,6 +182,12 @@ class Installer:
             )
         return process.returncode == 0
 
+    def _environ(self) -> dict[str, str]:
+        """What is unpacked on the way lies on the disk whose room was looked at, and is found and
+        removed by the next run when this one is killed.
+        """
+        return {**self.environ, "TMPDIR": str(self.place.temporary)}
+
     def _try(self) -> str:
         """Import it once, which also compiles its bytecode; returns PyTorch's version."""
         self.say("Trying it.")
@@ -163,7 +196,8 @@ class Installer:
             capture_output=True,
             text=True,
             check=False,
-            env=dict(self.environ),
+            env=self._environ(),
+            preexec_fn=die_with_parent,
         )
         if tried.returncode != 0:
             raise EngineInstallFailed(
