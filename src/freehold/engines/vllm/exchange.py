@@ -95,10 +95,13 @@ class Exchange:
         return refusal(status, body)
 
     async def broken(self, why: str) -> EngineCrashed | EngineError:
-        """Its death, if that is why; it says so a moment before its end is seen."""
+        """Its death, if that is why; it says so a moment before its end is seen. One that is well
+        has only refused this request: nobody waits for its end.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._server.ended.wait()
+                if not await self.healthy():
+                    await self._server.ended.wait()
         return self._server.failure or EngineError(f"vLLM says: {why[:300]}")
 
     async def close(self) -> None:
