@@ -22,6 +22,7 @@ from freehold.weights import vocabulary_file
 from freehold.weights.library import Library
 from freehold.weights.progress import Silent
 from freehold.weights.vocabulary_file import _CUTS
+from tests.support import tiny_checkpoint
 from tests.support.fake_hub import FakeFile, FakeHub, FakeRepository
 from tests.support.vllm import write_safetensors
 
@@ -142,6 +143,31 @@ def test_its_tokeniser_is_read_by_llama_cpp(tmp_path: Path) -> None:
             map(vocabulary.piece, vocabulary.tokenize("h\u00e4llo \U0001f600\n", special=False))
         )
         assert told == "h\u00e4llo \U0001f600\n".encode()
+    finally:
+        close_vocabulary(vocabulary)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("kind", tiny_checkpoint.KINDS)
+def test_every_kind_is_taken_with_its_numbers_and_its_cut(tmp_path: Path, kind: str) -> None:
+    content = {
+        **tiny_checkpoint.texts(kind),
+        "model.safetensors": tiny_checkpoint.weights(tmp_path, kind),
+    }
+    with FakeHub([repository(content)]) as hub:
+        here = library(tmp_path / "home", hub)
+        here.pull(REFERENCE, Silent())
+    model = here.local(REFERENCE)
+    known = "llama" if kind.startswith(("Llama", "Mistral")) else kind.lower()[:5]
+    assert model.header.architecture == known
+    assert model.header.context_length == tiny_checkpoint.CONTEXT
+    assert model.header.integer(f"{known}.attention.head_count_kv") == tiny_checkpoint.KEPT
+    assert model.header.chat_template == tiny_checkpoint.TEMPLATE
+    vocabulary = open_vocabulary(model.paths)
+    try:
+        assert vocabulary.size == tiny_checkpoint.SIZE
+        assert len(vocabulary.tokenize("hell 1234", special=False)) == 6
+        assert vocabulary.tokenize("<|end|>", special=True) == [*vocabulary.ends]
     finally:
         close_vocabulary(vocabulary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,15 @@ def test_it_listens_on_a_unix_socket_only_and_calls_nobody() -> None:
     assert told["PATH"] == "/bin"
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
         assert told[name] == "1"
+
+
+def test_weights_are_quantised_only_when_that_is_asked_for() -> None:
+    plain = launch.arguments(config(Build.CUDA), Path("/s"))
+    assert "--quantization" not in plain  # a checkpoint's own is read by vLLM itself
+    smaller = replace(config(Build.CUDA), quantization="fp8_per_tensor")
+    words = launch.arguments(smaller, Path("/s"))
+    assert words[words.index("--quantization") + 1] == "fp8_per_tensor"
+    assert len(words) == len(plain) + 2
 
 
 def test_the_cpu_build_is_told_its_cache_and_its_threads() -> None:

@@ -37,13 +37,18 @@ def server(folder: Path) -> Borrowed:
 
 
 @contextlib.asynccontextmanager
-async def answering(server: Borrowed, health: int) -> AsyncIterator[Exchange]:
-    """``health``: the status with which it says how it is; everything else fails."""
+async def answering(server: Borrowed, health: int | None) -> AsyncIterator[Exchange]:
+    """``health``: the status with which it says how it is, None: it closes the connection then;
+    everything else fails.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             status, body = (health, b"") if b"/health" in head else (500, _ERROR)
+            if status is None:
+                writer.close()
+                return
             lines = (f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close")
             writer.write("\r\n".join((*lines, "", "")).encode() + body)
             await writer.drain()
@@ -73,10 +78,24 @@ def test_one_that_is_well_refuses_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 4  # the end of one that dies is awaited for 5 s, each time
 
 
-def test_of_one_that_dies_the_end_is_awaited(tmp_path: Path) -> None:
+def test_one_whose_engine_is_dead_is_given_up_at_once(tmp_path: Path) -> None:
+    async def ask() -> None:
+        dead = server(tmp_path)
+        async with answering(dead, health=503) as exchange:
+            with pytest.raises(EngineCrashed, match="lost the process"):
+                await exchange.post("/anything", {})
+            assert dead.ended.is_set()
+            assert dead.failure is not None
+
+    began = time.monotonic()
+    asyncio.run(ask())
+    assert time.monotonic() - began < 4
+
+
+def test_of_one_that_says_no_more_the_end_is_awaited(tmp_path: Path) -> None:
     async def ask() -> None:
         dying = server(tmp_path)
-        async with answering(dying, health=503) as exchange:
+        async with answering(dying, health=None) as exchange:
             asked = asyncio.create_task(exchange.post("/anything", {}))
             await asyncio.sleep(0.3)
             assert not asked.done()

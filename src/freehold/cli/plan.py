@@ -214,6 +214,17 @@ def _explain(
     from freehold.cli import plan_words
     from freehold.machine.explain import explain
 
+    checkpoint = stock.in_safetensors(reference)
+    if checkpoint is not None:
+        from freehold.cli import plan_vllm_words
+        from freehold.runtime.planning_vllm import plan_vllm
+
+        by_vllm = plan_vllm(stock.library, checkpoint, wishes, computer)
+        if as_json:
+            print_json(plan_vllm_words.data(by_vllm, computer))
+        else:
+            plan_vllm_words.show(by_vllm, computer)
+        return
     candidate = stock.one(reference)
     if candidate.anatomy is None:
         raise UnknownArchitecture(plan_words.not_known(candidate))

@@ -31,7 +31,7 @@ from freehold.trust.verdict import Use
 
 
 def print_plan(plan: Plan) -> None:
-    click.echo(_machine(plan.computer))
+    click.echo(machine_line(plan.computer))
     click.echo(_workload(plan.wishes))
     click.echo("")
     if plan.choices:
@@ -67,7 +67,7 @@ def print_plan(plan: Plan) -> None:
         )
 
 
-def _machine(computer: Computer) -> str:
+def machine_line(computer: Computer) -> str:
     memory, processor = computer.memory, computer.processor
     limit = f" (limited by {memory.limited_by})" if memory.limited_by else ""
     cards = (
@@ -159,7 +159,7 @@ def print_explanation(explained: Explanation, given: Given) -> None:
         raise AssertionError("an unknown architecture is refused before")
     about = "" if anatomy.exact else " (estimated from its catalogue row)"
     click.echo(f"{candidate.reference}: {candidate.title}, {candidate.quantisation or 'unknown'}")
-    click.echo(_machine(given.computer))
+    click.echo(machine_line(given.computer))
     click.echo("")
     parts = (
         ("weights", needs.weights, f"{anatomy.parameters / 1e9:,.2f} billion{about}"),

@@ -23,7 +23,9 @@ from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Verdict
 from freehold.trust.wording import verdict_data
 from freehold.weights.catalog import CatalogModel
-from freehold.weights.library import Library, LocalModel
+from freehold.weights.checkpoint import quantisation
+from freehold.weights.derived import config_of
+from freehold.weights.library import Library, LocalModel, is_safetensors
 
 
 @click.command("show")
@@ -118,6 +120,7 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         print_json(
             {
                 **_facts(model, verdict),
+                "quantisation": _quantisation(library, model),
                 "template": template.data if template else None,
                 "profile": msgspec.to_builtins(held.profile) if held else None,
                 "profile_objection": held.objection if held else None,
@@ -132,7 +135,7 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
             "Architecture",
             f"{header.architecture}, {header.parameter_count / 1e6:,.0f} M parameters",
         ),
-        ("Quantisation", header.quantisation or "not stated in the file"),
+        ("Quantisation", _quantisation(library, model) or "not stated in the file"),
         (
             "Context",
             f"trained for {header.context_length or 'an unknown number of'} tokens; "
@@ -168,6 +171,14 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         click.echo(template.changes)
 
 
+def _quantisation(library: Library, model: LocalModel) -> str | None:
+    """As the file says, or the configuration beside weights in safetensors."""
+    if model.manifest is None or not is_safetensors(model.manifest):
+        return model.header.quantisation
+    config = config_of(library.store, model.manifest)
+    return quantisation(config) or "none: weights of 16 or 32 bits"
+
+
 def _profile_words(profile: Profile, objection: str | None) -> str:
     weights = profile.quantisation or "the weights as they are"
     loss = f" (mean KL divergence {profile.loss.divergence:.3f})" if profile.loss else ""
@@ -191,7 +202,6 @@ def _facts(model: LocalModel, verdict: Verdict) -> dict[str, Any]:
         "name": model.name,
         "architecture": header.architecture,
         "parameters": header.parameter_count,
-        "quantisation": header.quantisation,
         "context_trained": header.context_length,
         "has_template": header.chat_template is not None,
         "size": model.size,

@@ -38,7 +38,8 @@ from freehold.runtime import native
 from freehold.runtime.calibration import calibrate, recall
 from freehold.runtime.profiles import Here
 from freehold.runtime.tuned import Tuned
-from freehold.runtime.wiring import engine_config
+from freehold.runtime.vllm import run_by_vllm
+from freehold.runtime.wiring import engine_config, require_gguf
 from freehold.trust.dossier import Dossiers
 from freehold.trust.verdict import Use
 from freehold.weights.library import Library, LocalModel
@@ -101,6 +102,7 @@ def command(
         settings = settings_from()
         library = Library.open(settings)
         model = library.local(reference, progress=progress())
+        _require_tunable(library, model)
         Dossiers.open(library).require(model, Use.RUN)
         wishes = Wishes(
             seconds=minutes * 60,
@@ -159,6 +161,20 @@ def _formats(text: str | None) -> tuple[str, ...]:
             hint=f"Known are: {', '.join(FORMATS)}; none leaves the weights as they are.",
         )
     return tuple(dict.fromkeys(names))
+
+
+def _require_tunable(library: Library, model: LocalModel) -> None:
+    """Formats, caches and profiles are llama.cpp's: what vLLM runs has none."""
+    require_gguf(
+        model,
+        hint="tune finds settings for llama.cpp alone. With the model under vllm in "
+        f"freehold.toml, `freehold bench {model.reference}` measures it as vLLM runs it.",
+    )
+    if model.reference in run_by_vllm(library):
+        notice(
+            f"vLLM runs {model.reference} (the setting vllm); what is found here is for llama.cpp, "
+            "and counts when the model is no longer named there."
+        )
 
 
 def _possible(depth: int | None, model: LocalModel) -> int:

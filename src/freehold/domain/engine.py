@@ -49,3 +49,23 @@ class CacheConfig:
     flash_attention: bool = False
     cells: int | None = None
     host_bytes: int = 1 << 30
+
+
+class Quantization(enum.StrEnum):
+    """What vLLM makes of weights of 16 bits while it loads them, in its own words."""
+
+    NONE = "none"
+    FP8_PER_TENSOR = "fp8_per_tensor"
+    FP8_PER_CHANNEL = "fp8_per_channel"
+    FP8_PER_BLOCK = "fp8_per_block"
+    MXFP8 = "mxfp8"
+    MXFP4 = "mxfp4"
+
+    @property
+    def bits(self) -> float:
+        """Of a weight in a matrix, its scales included where there are many."""
+        if self is Quantization.NONE:
+            return 16
+        if self is Quantization.MXFP4:
+            return 4.25
+        return 8.25 if self is Quantization.MXFP8 else 8

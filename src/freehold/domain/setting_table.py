@@ -10,6 +10,7 @@ import enum
 import re
 from dataclasses import dataclass
 
+from freehold.domain.engine import Quantization
 from freehold.domain.setting_values import (
     Duration,
     Form,
@@ -309,6 +310,15 @@ SETTINGS: tuple[Setting, ...] = (
         Number(1, 64, "GROUPS"),
         Group.ENGINE,
         "Groups of cards that share the layers of a model that vLLM runs.",
+    ),
+    Setting(
+        "quantization",
+        "FREEHOLD_QUANTIZATION",
+        OneOf(tuple(map(str, Quantization))),
+        Group.ENGINE,
+        "How vLLM makes weights of 16 bits smaller while it loads them, in its own words "
+        "([quantisation](vllm.md#quantisation)). Weights that are quantised already stay as they "
+        "are.",
     ),
     Setting(
         "lora_slots",

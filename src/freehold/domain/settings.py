@@ -54,7 +54,7 @@ class Settings:
     reading other prompts must respect; ``speculate`` allows guessing tokens. ``profiles``: use what
     `freehold tune` has measured.
     Models named in ``vllm`` are run by vLLM, whose ``tensor_parallel`` cards share each layer, and
-    ``pipeline_parallel`` groups of them the layers.
+    ``pipeline_parallel`` groups of them the layers; ``quantization`` is done to weights of 16 bits.
     ``aliases`` are further names of models, for clients that insist on one. ``policy`` is the file
     that says what to do about verdicts on licences; None: the usual one, if it is there.
     ``memory_budget`` MiB are for all models together, None: what the machine can spare;
@@ -91,6 +91,7 @@ class Settings:
     tensor_parallel: int = 1
     lora_slots: int = 0
     pipeline_parallel: int = 1
+    quantization: str = "none"
     offline: bool = False
     conversations: bool = True
     api_key: str | None = field(default=None, repr=False)

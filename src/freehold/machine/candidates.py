@@ -114,6 +114,21 @@ def of_local(model: Local, verdict: Verdict | None) -> Candidate:
     )
 
 
+def of_safetensors(reference: str, digest: str, size: int, verdict: Verdict) -> Candidate:
+    """vLLM runs it; its speed is not estimated, so it is never a choice."""
+    return Candidate(
+        reference=reference,
+        title=reference,
+        quantisation=None,
+        size=size,
+        anatomy=None,
+        unknown="It is in safetensors, which vLLM runs; `freehold plan` with its name says what "
+        "it takes.",
+        digest=digest,
+        outcomes=_outcomes(verdict),
+    )
+
+
 def _quality(
     anatomy: Anatomy | None, quantisation: str | None, limit: float | None, active: int | None
 ) -> Quality | None:

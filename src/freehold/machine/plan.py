@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from freehold.domain.engine import CacheConfig
+from freehold.domain.engine import CacheConfig, Quantization
 from freehold.domain.sentences import Sentence, as_sentence, said
 from freehold.machine.anatomy import Anatomy
 from freehold.machine.calibration import Calibration
@@ -115,7 +115,8 @@ class Plan:
 @dataclass(frozen=True)
 class Given:
     """What every candidate is weighed against. ``context`` is taken where nobody wishes one;
-    ``profiles`` hold here and now, by the digest of the weights they are about."""
+    ``profiles`` hold here and now, by the digest of the weights they are about; ``quantization``
+    is what vLLM would do."""
 
     computer: Computer
     wishes: Wishes
@@ -123,6 +124,7 @@ class Given:
     profiles: Mapping[str, Profile] = dataclasses.field(default_factory=dict)
     cache: CacheConfig = dataclasses.field(default_factory=CacheConfig)
     context: int = 8192
+    quantization: Quantization = Quantization.NONE
 
     @property
     def repacked(self) -> frozenset[TensorType]:
@@ -330,20 +332,21 @@ def _too_slow(choice: Choice, wishes: Wishes) -> Iterable[Reason]:
 
 
 def vllm(candidate: Candidate, anatomy: Anatomy, given: Given, context: int) -> str | None:
-    """What could be said for the other engine: its weights are the original ones, 16 bits each,
-    which must fit the cards beside the caches. None: nothing."""
+    """What could be said for the other engine: its weights are the original ones, of 16 bits or as
+    they are to become, which must fit the cards beside the caches. None: nothing."""
     cards = [gpu for gpu in given.computer.gpus if gpu.kind is GpuKind.CUDA]
     if not cards or candidate.upstream is None:
         return None
     plain = EngineSettings(CacheConfig(host_bytes=0), 1, MICRO_BATCH)
     users = given.wishes.users
     cache = footprint(anatomy, plain, context, users, repacked=frozenset()).cache
-    needed, has = 2 * anatomy.parameters + cache, sum(gpu.available for gpu in cards)
+    bits = given.quantization.bits
+    needed, has = round(bits / 8 * anatomy.parameters) + cache, sum(gpu.available for gpu in cards)
     if needed * MARGIN > has:
         return None
     return (
-        f"vLLM would need {gigabytes(needed)} of the cards for {candidate.upstream}, 16 bits a "
-        "weight (not measured; docs/vllm.md)"
+        f"vLLM would need {gigabytes(needed)} of the cards for {candidate.upstream}, "
+        f"{bits:g} bits a weight (not measured; docs/vllm.md)"
     )
 
 

@@ -71,5 +71,6 @@ def setup(settings: Settings) -> str:
         *(settings.context, settings.parallel, settings.cells, settings.prefix_memory),
         *(settings.cache_type, settings.cache_layout, settings.flash_attention),
         *(sorted(settings.vllm), settings.tensor_parallel, settings.pipeline_parallel),
+        settings.quantization,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

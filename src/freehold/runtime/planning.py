@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from freehold.domain.engine import Quantization
 from freehold.domain.errors import RefusedFile
 from freehold.machine.calibration import Calibration
-from freehold.machine.candidates import Candidate, Local, of_local, of_row
+from freehold.machine.candidates import Candidate, Local, of_local, of_row, of_safetensors
 from freehold.machine.computer import Computer
 from freehold.machine.plan import Given
 from freehold.machine.profile import Profile
@@ -18,10 +19,11 @@ from freehold.machine.wishes import Wishes
 from freehold.runtime.cache_settings import cache_config
 from freehold.runtime.profiles import Here, Profiles
 from freehold.trust.dossier import Dossiers
+from freehold.trust.verdict import Verdict
 from freehold.weights.catalog import CatalogModel
 from freehold.weights.gguf import read_header
 from freehold.weights.gguf_header import GgufHeader, TensorInfo
-from freehold.weights.library import Library, parts_beside
+from freehold.weights.library import Library, is_checkpoint, is_safetensors, parts_beside
 from freehold.weights.reference import NameReference, PathReference, parse
 from freehold.weights.registry import Manifest
 from freehold.weights.store import Store
@@ -49,13 +51,13 @@ class Stock:
         stored = self.library.registry.all()
         # What was made for vLLM is planned as what it was made of.
         manifests = tuple(
-            each for each in stored if not each.files[0].name.endswith(".safetensors")
+            each for each in stored if is_checkpoint(each) or not is_safetensors(each)
         )
         verdicts = self.dossiers.verdicts(manifests)
         found = []
         for manifest, verdict in zip(manifests, verdicts, strict=True):
             try:
-                found.append(of_local(self._stored(manifest), verdict))
+                found.append(self._of_stored(manifest, verdict))
             except RefusedFile as error:
                 log.warning("%s is left out: %s", manifest.reference, error)
         present = {manifest.reference for manifest in manifests}
@@ -84,7 +86,15 @@ class Stock:
             return self._of_rows([row])[0]
         manifest = self.library.registry.get(str(reference))
         (verdict,) = self.dossiers.verdicts([manifest])
-        return of_local(self._stored(manifest), verdict)
+        return self._of_stored(manifest, verdict)
+
+    def in_safetensors(self, text: str) -> Manifest | None:
+        """What is here under this name, if vLLM reads it and llama.cpp does not."""
+        reference = self.library.reference(text)
+        if isinstance(reference, PathReference) or not self.library.is_local(reference):
+            return None
+        manifest = self.library.registry.get(str(reference))
+        return manifest if is_safetensors(manifest) else None
 
     def served(self, name: str, path: Path) -> Candidate:
         """A file that is served under a name of its own. Raises `RefusedFile`."""
@@ -107,6 +117,7 @@ class Stock:
             profiles={digest: held for digest, held in found.items() if digest and held},
             cache=cache_config(settings),
             context=settings.context,
+            quantization=Quantization(settings.quantization),
         )
 
     def profile(self, digest: str | None) -> Profile | None:
@@ -119,6 +130,13 @@ class Stock:
     def _of_rows(self, rows: Sequence[CatalogModel]) -> list[Candidate]:
         verdicts = self.dossiers.previews(NameReference(row.name, row.tag) for row in rows)
         return [of_row(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+
+    def _of_stored(self, manifest: Manifest, verdict: Verdict) -> Candidate:
+        if is_safetensors(manifest):
+            return of_safetensors(
+                manifest.reference, manifest.files[0].sha256, manifest.size, verdict
+            )
+        return of_local(self._stored(manifest), verdict)
 
     def _stored(self, manifest: Manifest) -> Local:
         """As it is run: where a profile has weights of its own, those."""

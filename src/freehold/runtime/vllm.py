@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from freehold.domain.engine import Quantization
 from freehold.domain.errors import InvalidReference, InvalidSetting
 from freehold.domain.settings import Settings, environment
 from freehold.engines.vllm import plugin
@@ -15,15 +16,14 @@ from freehold.engines.vllm.installation import Place
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
 from freehold.machine.probe import usable_cores
+from freehold.machine.vllm_need import VllmNeed, effective, weight_bytes
 from freehold.runtime.needs import cached_numbers
 from freehold.text.client import TextService
 from freehold.text.messages import VocabularySource
-from freehold.weights.derived import as_safetensors, assemble
+from freehold.weights.derived import as_safetensors, assemble, config_of, tensors_of
 from freehold.weights.library import Library, LocalModel
+from freehold.weights.registry import Manifest
 
-# vLLM's processes without weights and cache, and what PyTorch adds while it loads; measured with
-# the CPU build and a model of 0.5 billion parameters.
-_PROCESSES = 3 * GIBIBYTE
 _BF16 = 2
 # As GGUF numbers them.
 _POOLINGS = {1: "MEAN", 2: "CLS", 3: "LAST"}
@@ -50,8 +50,7 @@ class Vllm:
         door: Door | None = None,
     ) -> Vllm:
         """Raises `UnknownModel` or `InvalidReference` for a name in the setting."""
-        named = frozenset(str(library.reference(name)) for name in settings.vllm)
-        return cls(library, text, settings, named, door)
+        return cls(library, text, settings, run_by_vllm(library), door)
 
     def runs(self, model: LocalModel) -> bool:
         return model.reference in self.named
@@ -59,8 +58,17 @@ class Vllm:
     def needed(self, model: LocalModel) -> int:
         """Bytes of its processes."""
         weights = as_safetensors(self.library, model)
-        size = weights.size if weights is not None else model.header.parameter_count * _BF16
-        return size + self._cache(model) + _PROCESSES
+        if weights is None:
+            size = model.header.parameter_count * _BF16
+        else:
+            tensors = tensors_of(self.library.store, weights)
+            size = weight_bytes(tensors, self._quantization(weights))
+        return VllmNeed(size, self._cache(model)).total
+
+    def _quantization(self, weights: Manifest) -> Quantization:
+        """What is to be done to them: nothing, where their publisher has."""
+        config = config_of(self.library.store, weights)
+        return effective(Quantization(self.settings.quantization), config)
 
     async def builder(
         self, model: LocalModel, source: VocabularySource
@@ -113,7 +121,12 @@ class Vllm:
             pooling=_pooling(model),
             plugin=plugin.put(place.folder / "plugin"),
             lora_slots=self.settings.lora_slots,
+            quantization=self._told(weights),
         )
+
+    def _told(self, weights: Manifest) -> str | None:
+        quantization = self._quantization(weights)
+        return None if quantization is Quantization.NONE else str(quantization)
 
     def _context(self, model: LocalModel) -> int:
         trained = model.header.context_length
@@ -124,6 +137,11 @@ class Vllm:
         cells = self._context(model) * self.settings.parallel
         exact = cells * cached_numbers(model.header) * _BF16
         return (exact // GIBIBYTE + 1) * GIBIBYTE
+
+
+def run_by_vllm(library: Library) -> frozenset[str]:
+    """The references that the setting names. Raises `UnknownModel` or `InvalidReference`."""
+    return frozenset(str(library.reference(name)) for name in library.settings.vllm)
 
 
 def open_door(settings: Settings) -> Door | None:

@@ -37,7 +37,7 @@ from freehold.text.client import TextService
 from freehold.trust.dossier import Dossiers
 from freehold.trust.lock import Lock
 from freehold.trust.verdict import Use
-from freehold.weights.library import Library, LocalModel, is_checkpoint
+from freehold.weights.library import Library, LocalModel, is_safetensors
 
 MakeEngine = Callable[[EngineConfig], Engine]
 
@@ -116,7 +116,7 @@ def _supervisors(
     async def make(model: LocalModel) -> Supervisor:
         if vllm.runs(model):
             return await _by_vllm(vllm, model, meters)
-        _require_gguf(model)
+        require_gguf(model)
         kernels = Kernels.FAST
         if make_engine is None:
             verdict = await native.check(settings.home / "state", notice=notice)
@@ -155,11 +155,13 @@ def _supervisors(
     return make
 
 
-def _require_gguf(model: LocalModel) -> None:
-    if model.manifest is not None and is_checkpoint(model.manifest):
+def require_gguf(model: LocalModel, hint: str | None = None) -> None:
+    """Raise `InvalidReference` for what vLLM alone runs; ``hint`` says what to do instead."""
+    if model.manifest is not None and is_safetensors(model.manifest):
         raise InvalidReference(
             f"{model.name} is in safetensors, which llama.cpp does not read.",
-            hint=f"Have vLLM run it: --vllm {model.reference} (or vllm = in freehold.toml).",
+            hint=hint
+            or f"Have vLLM run it: --vllm {model.reference} (or vllm = in freehold.toml).",
         )
 
 

@@ -8,6 +8,7 @@ reads of a GGUF file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ TEXTS = (
 )
 MAX_TEXT_BYTES = 64 << 20
 _MAX_VALUES = 10_000_000
+_WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,40}")
 
 
 def texts_of(files: Mapping[str, Path]) -> dict[str, Any]:
@@ -63,6 +65,16 @@ def _read(name: str, path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InvalidModelFile(f"{name} is no JSON.") from error
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """How its publisher quantised the weights, as the configuration says; None: not at all."""
+    stated = config.get("quantization_config")
+    if not isinstance(stated, dict):
+        return None
+    method, bits = stated.get("quant_method"), stated.get("bits")
+    named = method if isinstance(method, str) and _WORD.fullmatch(method) else "an unknown way"
+    return f"{named}, {bits} bits" if isinstance(bits, int) and 0 < bits < 64 else named
 
 
 def _require_indexed(index: object, tensors: Mapping[str, frozenset[str]]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from freehold.weights import vocabulary_file
-from freehold.weights.library import Library, LocalModel, is_checkpoint
+from freehold.weights import checkpoint, safetensors, vocabulary_file
+from freehold.weights.library import Library, LocalModel, is_safetensors
 from freehold.weights.reference import NameReference, parse
 from freehold.weights.registry import Manifest, Registry
 from freehold.weights.store import Store
@@ -34,14 +36,34 @@ def derived_reference(registry: Registry, model: LocalModel, kind: str) -> str:
 
 def as_safetensors(library: Library, model: LocalModel) -> Manifest | None:
     """This model's weights as safetensors, fetched or made here, if all are still here."""
-    if model.manifest is not None and is_checkpoint(model.manifest):
+    if model.manifest is not None and is_safetensors(model.manifest):
         return model.manifest
     for manifest in library.registry.all():
-        first = manifest.files[0]
-        if manifest.derived_from == model.digest and first.name.endswith(f".{SAFETENSORS}"):
+        if manifest.derived_from == model.digest and is_safetensors(manifest):
             here = all(library.store.has(file.sha256) for file in manifest.files)
             return manifest if here else None
     return None
+
+
+def config_of(store: Store, manifest: Manifest) -> Mapping[str, Any]:
+    """The configuration of weights in safetensors; empty where there is none. Raises
+    `InvalidModelFile`.
+    """
+    named = {file.name: store.blob_path(file.sha256) for file in manifest.files}
+    if checkpoint.CONFIG not in named:
+        return {}
+    said = checkpoint.texts_of({checkpoint.CONFIG: named[checkpoint.CONFIG]})[checkpoint.CONFIG]
+    return said if isinstance(said, dict) else {}
+
+
+def tensors_of(store: Store, manifest: Manifest) -> tuple[safetensors.Tensor, ...]:
+    """Of all its files, from their headers. Raises `RefusedFile`."""
+    return tuple(
+        tensor
+        for file in manifest.files
+        if file.name.endswith(f".{SAFETENSORS}")
+        for tensor in safetensors.read_header(store.blob_path(file.sha256)).tensors
+    )
 
 
 def assemble(store: Store, manifest: Manifest, folder: Path) -> Path:

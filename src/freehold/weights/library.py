@@ -11,7 +11,7 @@ import datetime
 import difflib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -154,11 +154,7 @@ class Library:
             return self._local_path(reference.path, watcher)
         manifest = self.registry.get(str(reference))
         verified = tuple(self._verified(file, watcher) for file in manifest.files)
-        paths = tuple(
-            path
-            for path, file in zip(verified, manifest.files, strict=True)
-            if not is_checkpoint(manifest) or file.name == vocabulary_file.NAME
-        )
+        paths = self._read_here(manifest, verified, watcher)
         return LocalModel(
             name=manifest.reference,
             paths=paths,
@@ -170,10 +166,29 @@ class Library:
             every=verified,
         )
 
+    def _read_here(
+        self, manifest: Manifest, verified: tuple[Path, ...], progress: Progress
+    ) -> tuple[Path, ...]:
+        """The GGUF files: its own, or for weights in safetensors what has their vocabulary: made
+        when they were fetched, or that of the model they were made of.
+        """
+        if not is_safetensors(manifest):
+            return verified
+        if is_checkpoint(manifest):
+            named = zip(manifest.files, verified, strict=True)
+            return tuple(path for file, path in named if file.name == vocabulary_file.NAME)
+        for other in self.registry.all():
+            if other.files[0].sha256 == manifest.derived_from and not is_safetensors(other):
+                return tuple(self._verified(file, progress) for file in other.files)
+        raise InvalidReference(
+            f"{manifest.reference} cannot be used without the model it was made of, which is gone.",
+            hint="Fetch or import that again: its vocabulary and template are read from there.",
+        )
+
     def _checked(self, files: tuple[ModelFile, ...], name: str) -> tuple[ModelFile, ...]:
         """With what is made here of a model in safetensors. Raises `RefusedFile`."""
         paths = {file.name: self.store.blob_path(file.sha256) for file in files}
-        if not files[0].name.endswith(".safetensors"):
+        if not _named_safetensors(files):
             _read(tuple(paths.values()))
             return files
         texts = checkpoint.require_sound(paths)
@@ -281,8 +296,17 @@ class Library:
 
 
 def is_checkpoint(manifest: Manifest) -> bool:
-    """Whether it is a model in safetensors that was fetched as such: vLLM alone runs it."""
+    """Whether it is a model in safetensors that was fetched as such."""
     return any(file.name == vocabulary_file.NAME for file in manifest.files)
+
+
+def is_safetensors(manifest: Manifest) -> bool:
+    """Whether these are weights, fetched or made here, that vLLM alone runs."""
+    return _named_safetensors(manifest.files)
+
+
+def _named_safetensors(files: Sequence[ModelFile]) -> bool:
+    return files[0].name.endswith(".safetensors")
 
 
 def _short_name(text: str) -> NameReference | None:

@@ -18,6 +18,8 @@ from freehold.engines.vllm.server import VllmServer
 SILENCE_SECONDS = 600.0
 # How long a broken answer waits for the reason to be known.
 _LAST_WORDS_SECONDS = 5.0
+# What it says of its health when what computes has died; it ends by itself, up to 5 s later.
+_DEAD_INSIDE = 503
 
 
 class Exchange:
@@ -31,10 +33,14 @@ class Exchange:
 
     async def healthy(self) -> bool:
         """Whether it answers: its socket is there when everything is loaded."""
+        return await self._health() == 200
+
+    async def _health(self) -> int | None:
+        """The status with which it says how it is; None: it does not say."""
         try:
-            return (await self._http.get("/health")).status_code == 200
+            return (await self._http.get("/health")).status_code
         except httpx2.TransportError:
-            return False
+            return None
 
     async def text(self, path: str) -> str:
         async with self._breaking():
@@ -100,7 +106,10 @@ class Exchange:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                if not await self.healthy():
+                health = await self._health()
+                if health == _DEAD_INSIDE:
+                    return self._server.give_up("lost the process that computes for it")
+                if health is None:
                     await self._server.ended.wait()
         return self._server.failure or EngineError(f"vLLM says: {why[:300]}")
 

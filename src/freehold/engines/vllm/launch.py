@@ -41,7 +41,9 @@ class VllmConfig:
     ``cache_bytes`` (of the key-value cache) are the CPU build's. ``tensor_parallel`` cards share
     each layer, ``pipeline_parallel`` groups of them share the layers. ``pooling`` (``MEAN``,
     ``CLS``, ``LAST``): it embeds so, and does nothing else. ``lora_slots`` adapters can be in force
-    at once. ``plugin``: a folder with what the CPU build needs of ours.
+    at once. ``quantization`` is done to the weights while they load; None: they stay as they are,
+    and vLLM sees by itself how a checkpoint is quantised. ``plugin``: a folder with what the CPU
+    build needs of ours.
     """
 
     model: str
@@ -56,6 +58,7 @@ class VllmConfig:
     pipeline_parallel: int = 1
     pooling: str | None = None
     lora_slots: int = 0
+    quantization: str | None = None
     plugin: Path | None = None
 
 
@@ -81,6 +84,8 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
         words += ["--dtype", "bfloat16", "--enforce-eager"]
         # A step cannot be broken off: whoever comes next waits for it.
         words += ["--max-num-batched-tokens", str(_step(config))]
+    if config.quantization is not None:
+        words += ["--quantization", config.quantization]
     if config.lora_slots:
         words += ["--enable-lora", "--max-loras", str(config.lora_slots)]
         words += ["--max-lora-rank", str(MAX_RANK)]

@@ -15,6 +15,7 @@ from freehold.machine.profile import EngineSettings
 from freehold.machine.roofline import Roofline, roofline
 from freehold.runtime.calibration import recall
 from freehold.runtime.profiles import Here, choose
+from freehold.runtime.vllm import run_by_vllm
 from freehold.runtime.wiring import engine_config
 from freehold.weights.gguf import read_header
 from freehold.weights.library import Library
@@ -39,6 +40,8 @@ def ceiling(
         return None
     library = Library.open(settings)
     local = library.local(model)
+    if local.reference in run_by_vllm(library):
+        return None  # what is reckoned here is llama.cpp's way
     config = choose(library, local, engine_config(settings, local, Kernels.FAST), settings).config
     if len(config.paths) > 1:
         return None  # the first part of a split file does not have all tensors

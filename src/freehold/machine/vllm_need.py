@@ -1,0 +1,103 @@
+"""What vLLM takes for a model in safetensors, as far as its configuration and headers tell. Pure.
+
+Sizes are bytes. Nothing is said of speed: that has not been measured on enough machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from freehold.domain.engine import Quantization
+from freehold.machine.computer import Computer, GpuKind
+from freehold.machine.placement import MARGIN
+from freehold.weights.checkpoint import quantisation
+from freehold.weights.safetensors import Tensor
+
+# vLLM's processes without weights and cache, and what PyTorch adds while it loads; measured with
+# the CPU build and a model of 0.5 billion parameters.
+PROCESSES = 3 << 30
+_16_BITS = 2
+# Whatever they are stored as, vLLM computes with 16 bits of them.
+_FLOATS = frozenset({"F16", "BF16", "F32"})
+# Matrices that vLLM leaves at 16 bits, by a part of their names.
+_LEFT = ("embed", "lm_head")
+
+
+@dataclass(frozen=True)
+class VllmNeed:
+    """``weights`` and ``cache`` lie on the cards where there are any, ``processes`` never do."""
+
+    weights: int
+    cache: int
+    processes: int = PROCESSES
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.processes
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is needed and there is, on ``cards`` cards, or in ordinary memory where that is 0."""
+
+    cards: int
+    needed: int
+    available: int
+
+    @property
+    def enough(self) -> bool:
+        return self.needed * MARGIN <= self.available
+
+
+def room(need: VllmNeed, computer: Computer, cards: int, memory: int | None = None) -> Room:
+    """Where it would lie: on as many CUDA cards as it is given, or in memory without one, of which
+    ``memory`` may be used (None: all that is available).
+    """
+    found = sorted(gpu.available for gpu in computer.gpus if gpu.kind is GpuKind.CUDA)
+    if not found:
+        available = computer.memory.available
+        return Room(0, need.total, available if memory is None else min(available, memory))
+    used = found[-cards:]
+    # The cards share everything evenly: the smallest decides.
+    return Room(len(used), need.weights + need.cache, used[0] * len(used))
+
+
+def effective(wanted: Quantization, config: Mapping[str, Any]) -> Quantization:
+    """What is ``wanted``, of weights that their publisher has not quantised."""
+    return Quantization.NONE if quantisation(config) is not None else wanted
+
+
+def weight_bytes(tensors: Iterable[Tensor], quantization: Quantization) -> int:
+    """Of weights as they are loaded, or as they become."""
+    return sum(_bytes(tensor, quantization) for tensor in tensors)
+
+
+def _bytes(tensor: Tensor, quantization: Quantization) -> int:
+    if tensor.dtype not in _FLOATS:
+        return tensor.end - tensor.begin
+    count = prod(tensor.shape)
+    matrix = len(tensor.shape) == 2 and not any(part in tensor.name for part in _LEFT)
+    return int(count * quantization.bits / 8) if matrix else count * _16_BITS
+
+
+def cached_bytes(config: Mapping[str, Any]) -> int:
+    """Keys and values of one token in all layers, of a model whose layers all keep them; 0 where
+    its configuration does not tell.
+    """
+    heads = _number(config, "num_attention_heads")
+    width = _number(config, "head_dim") or (_number(config, "hidden_size") // heads if heads else 0)
+    kept = _number(config, "num_key_value_heads") or heads
+    return _number(config, "num_hidden_layers") * kept * width * 2 * _16_BITS
+
+
+def trained_context(config: Mapping[str, Any]) -> int | None:
+    return _number(config, "max_position_embeddings") or None
+
+
+def _number(config: Mapping[str, Any], name: str) -> int:
+    inner = config.get("text_config")
+    value = config.get(name, inner.get(name) if isinstance(inner, dict) else None)
+    return value if isinstance(value, int) and 0 < value < 1 << 40 else 0
