@@ -135,6 +135,18 @@ def test_lines_that_say_nothing_of_it(line: str) -> None:
     assert Start().heard(line) == Start()
 
 
+def test_what_ended_it_is_remembered_and_not_who_heard_of_it() -> None:
+    start = Start("loading the weights", 0.5)
+    for line in (
+        "(Worker pid=3) ERROR 11-30 09:16:20 [x.py:7] ValueError: No kernel for fp8 on this CPU.",
+        "(EngineCore pid=2) Exception: WorkerProc initialization failed due to an exception.",
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ):
+        start = start.heard(line)
+    assert start.trouble == "ValueError: No kernel for fp8 on this CPU."
+    assert (start.stage, start.progress) == ("loading the weights", 0.5)
+
+
 # Adapters
 
 

@@ -118,9 +118,16 @@ class VllmServer:
         how = "lost its keeper" if status is None else describe_exit(status)
         log.warning("%s: vLLM %s", self.config.model, how)
         # Once it answers, what it says as it dies may hold what it was asked.
-        hint = None if self.answering else _telling_line(keeper.last_words())
+        hint = None if self.answering else self._told(keeper.last_words())
         self.failure = self.failure or EngineCrashed(f"vLLM {how}.", hint=hint)
         self.ended.set()
+
+    def _told(self, last_words: str) -> str | None:
+        """What ended it while it started: it is several processes, and the last to speak says
+        least.
+        """
+        trouble = self.starting.trouble
+        return f"vLLM says: {trouble}" if trouble else _telling_line(last_words)
 
     def give_up(self, why: str) -> EngineCrashed:
         """It lives and is of no use any more."""
