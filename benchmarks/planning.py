@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import random
 import statistics
 import tempfile
@@ -41,6 +42,7 @@ from freehold.machine.footprint import footprint, repacked_types
 from freehold.machine.probe import probe
 from freehold.machine.profile import EngineSettings
 from freehold.machine.speed import largest_chunk, predict, time_to_first_token
+from freehold.process.child import child_environment
 from freehold.runtime.calibration import calibrate, recall
 from freehold.text.vocabulary import start_native
 from freehold.weights.gguf import read_header
@@ -358,6 +360,8 @@ def main(fresh: bool, only: bool, render: bool, output: Path | None) -> None:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     path = output or ROOT / "benchmarks" / "results" / f"{today}-planning.json"
     if not render:
+        # Threads wait for each other as they do in workers, whose costs these are.
+        os.environ.update(child_environment(os.environ))
         start_native()
         asyncio.run(_run(path, fresh=fresh, only=only))
     if not only and output is None:

@@ -74,7 +74,7 @@ def test_what_was_not_measured_widens_the_band_and_is_said() -> None:
 
 
 def test_a_calibration_made_in_company_is_trusted_less() -> None:
-    known = msgspec.structs.replace(calibration(), share=0.6)
+    known = msgspec.structs.replace(calibration(), share=0.4)
     found = predict(MODEL, known, COMPUTER, SETTINGS, depth=0)
     assert found.band > MEASURED_BAND
     assert "60% of the cores' time" in found.basis
