@@ -77,7 +77,7 @@ def test_a_calibration_made_in_company_is_trusted_less() -> None:
     known = msgspec.structs.replace(calibration(), share=0.4)
     found = predict(MODEL, known, COMPUTER, SETTINGS, depth=0)
     assert found.band > MEASURED_BAND
-    assert "60% of the cores' time" in found.basis
+    assert "40% of the cores' time" in found.basis
 
 
 def test_without_a_calibration_nothing_is_called_measured() -> None:
