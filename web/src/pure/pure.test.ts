@@ -4,6 +4,7 @@ import { problem } from "../api/http";
 import { GrowingBlocks, blocksOf, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
 import { fullness, percent, rounded, speed } from "./figures";
+import { spans } from "./highlighting";
 import { safeAddress } from "./links";
 import { namesIn } from "./lists";
 import { branch, byParent, leafUnder } from "./tree";
@@ -20,6 +21,37 @@ const TREE = [
   { id: "a3", parent: "q2" },
   { id: "q1b", parent: null },
 ];
+
+describe("code", () => {
+  const coloured = (code: string, language: string): string[] =>
+    spans(code, language).map(({ kind, from, to }) => `${kind}: ${code.slice(from, to)}`);
+  it("is coloured by comments, strings, numbers and keywords", () => {
+    expect(coloured('def f(x):  # why "not"\n    return x + 1.5', "python")).toEqual([
+      "keyword: def",
+      'comment: # why "not"',
+      "keyword: return",
+      "number: 1.5",
+    ]);
+    expect(coloured("let a = `//`; // if", "ts")).toEqual([
+      "keyword: let",
+      "string: `//`",
+      "comment: // if",
+    ]);
+    expect(coloured("SELECT '--' FROM t -- all", "sql")).toEqual([
+      "keyword: SELECT",
+      "string: '--'",
+      "keyword: FROM",
+      "comment: -- all",
+    ]);
+  });
+  it("is left alone where it is none, and read in time where it is hostile", () => {
+    expect(coloured("if 1", "text")).toEqual([]);
+    expect(coloured("if 1", "")).toEqual([]);
+    const began = performance.now();
+    for (const part of ["\\", "'", '"""', "/*", "# ", "1e", "a"]) spans(part.repeat(50_000), "js");
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
+});
 
 describe("figures", () => {
   it("have the digits that count", () => {

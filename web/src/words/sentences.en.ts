@@ -3,7 +3,11 @@
 import type { Wordings } from "./sentences";
 
 export const sentences: Wordings = {
-  "tuning.needs": ({ minutes }) =>
-    `The smallest search of this model takes about ${Math.ceil(Number(minutes))} minutes; ` +
-    "with fewer formats or a shorter prompt it takes less.",
+  "tuning.needs": ({ minutes }) => {
+    const about = Math.ceil(Number(minutes));
+    return (
+      `The smallest search of this model takes about ${about} ${about === 1 ? "minute" : "minutes"}; ` +
+      "with fewer formats or a shorter prompt it takes less."
+    );
+  },
 };
