@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.tiny_model import write_tiny_llama
 pytestmark = pytest.mark.native
 
 WIDTH = 360
+ENDLESS = Script(pieces=("word ",) * 100_000, token_seconds=0.01)
 ANSWER = Script(
     pieces=(
         "# A head\n\n" + "word" * 100 + "\n\n```python\nprint('" + "code " * 40 + "')\n```\n\n",
@@ -245,6 +247,27 @@ def test_models(phone: Phone) -> None:
     phone.look("tune")
     assert complaints(page) == []
     phone.close()
+    assert complaints(page) == []
+
+
+def test_activity_and_keys(phone: Phone, server: Gateway, scripts: Scripts) -> None:
+    page, words = phone.page, phone.words
+    scripts.now = ENDLESS
+    phone.to("activity")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.chat, max_tokens=2000)
+        stop = page.get_by_role("button", name=words["stop"]).first
+        stop.wait_for()
+        phone.look("activity")
+        assert complaints(page) == []
+        stop.click()
+        asked.result()
+    phone.to("keys")
+    name = f"{words['name']} {phone.stem}"
+    page.get_by_label(words["name"], exact=True).fill(name)
+    phone.press("create")
+    page.get_by_role("row").filter(has_text=name).wait_for()
+    phone.look("keys")
     assert complaints(page) == []
 
 
