@@ -221,7 +221,7 @@ def of_matrices(
     shape = form(kind, layers)
     with bench.opened(shape, CacheConfig()) as timed:
         timed.step(1, 0, 1)  # maps what is not yet mapped
-        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(_PROMPT, 0, 3)
+        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(_PROMPT, 0, 4)
     other = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
 
@@ -240,7 +240,7 @@ def of_matrices(
     )
 
 
-def type_cost(broad: Steps, thin: Steps) -> TypeCost:
+def type_cost(broad: Steps, thin: Steps, row_many: float) -> TypeCost:
     """Of one format, from models of many elements a row and of few."""
 
     def split(long: float, short: float) -> tuple[float, float]:
@@ -251,8 +251,29 @@ def type_cost(broad: Steps, thin: Steps) -> TypeCost:
 
     one, row_one = split(broad.one, thin.one)
     few, row_few = split(broad.few, thin.few)
-    many, row_many = split(broad.many, thin.many)
+    many = statistics.fmean(_of_elements(it, row_many) for it in (broad, thin))
     return TypeCost(broad.shape.kind.name, one, few, many, row_one, row_few, row_many)
+
+
+def row_of_prompt(formats: Sequence[tuple[Steps, Steps]]) -> float:
+    """What a row costs for each token of a prompt: the middle one of all formats.
+
+    The sums have the same type by then, whatever the weights were. Told apart format by format,
+    noise of a tenth in one of the models would move half of a prompt's cost.
+    """
+    return statistics.median(
+        elements_and_rows(
+            (broad.shape.elements, broad.shape.rows, broad.many),
+            (thin.shape.elements, thin.shape.rows, thin.many),
+        )[1]
+        for broad, thin in formats
+    )
+
+
+def _of_elements(steps: Steps, row: float) -> float:
+    """What is left for an element when rows are paid for; half of it all at least."""
+    rows = min(steps.shape.rows * row, steps.many / 2)
+    return (steps.many - rows) / steps.shape.elements
 
 
 def elements_and_rows(
@@ -332,6 +353,7 @@ def calibrate(
 def told(found: Found, unit: float, threads: int, share: float, seconds: float) -> Calibration:
     """In seconds; ``unit`` is what a yardstick took."""
     longs = [long for long, _ in found.formats]
+    row = row_of_prompt(found.formats)
     return Calibration(
         computer="",
         build="",
@@ -345,7 +367,7 @@ def told(found: Found, unit: float, threads: int, share: float, seconds: float) 
         layer=found.layer * unit,
         logit=logit(),
         yardstick=unit,
-        types=tuple(in_seconds(type_cost(*pair), unit) for pair in found.formats),
+        types=tuple(in_seconds(type_cost(*pair, row), unit) for pair in found.formats),
         attention=tuple(in_seconds(look, unit) for look in found.looks),
         share=share,
         left_out=tuple(found.left_out),
