@@ -263,7 +263,7 @@ def test_activity_and_keys(phone: Phone, server: Gateway, scripts: Scripts) -> N
         stop.click()
         asked.result()
     phone.to("keys")
-    name = f"{words['name']} {phone.stem}"
+    name = f"phone-{phone.stem}"
     page.get_by_label(words["name"], exact=True).fill(name)
     phone.press("create")
     page.get_by_role("row").filter(has_text=name).wait_for()

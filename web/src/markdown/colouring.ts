@@ -12,14 +12,18 @@ const MOST_CHARACTERS = 50_000;
 
 /** Colour the first text of `element`; what is returned takes the colours away. */
 export function colour(element: HTMLElement, text: string, language: string): () => void {
-  const ranges: (readonly [string, Range])[] = [];
+  const ranges: (readonly [string, StaticRange])[] = [];
   const timer = setTimeout(() => {
     const node = [...element.childNodes].find((each) => each instanceof Text);
     if (!("highlights" in CSS) || node?.data !== text || text.length > MOST_CHARACTERS) return;
     for (const { kind, from, to } of spans(text, language)) {
-      const range = new Range();
-      range.setStart(node, from);
-      range.setEnd(node, to);
+      // Not `Range`: thousands of those would be brought up to date at every change of the page.
+      const range = new StaticRange({
+        startContainer: node,
+        startOffset: from,
+        endContainer: node,
+        endOffset: to,
+      });
       ranges.push([kind, range]);
       named(kind).add(range);
     }
