@@ -25,8 +25,8 @@ from freehold.machine.profile import EngineSettings
 from freehold.weights.gguf_types import padded
 
 # How far off a prediction may be, as a share of it: with everything measured, with some of it
-# measured, and from nameplates. The first covers all that was seen (docs/benchmarks.md): also that
-# the same machine is a fourth faster at one hour than at another.
+# measured, and from nameplates. The first covers all that was seen on a machine that stayed as it
+# was (docs/benchmarks.md), though it was a fourth faster at one hour than at another.
 MEASURED_BAND, PARTLY_BAND, NAMEPLATE_BAND = 0.3, 0.4, 0.6
 # The engine reads so many seconds of a prompt in one step at most, and a first chunk in any case
 # (`engines.llamacpp.pace`).
