@@ -167,7 +167,8 @@ def measure_beside(
     if not wanted:
         return
     context = Context(_config(subject, planner))
-    timed = Timed(context, yardstick, yardstick.clock)
+    unit = results.calibration.yardstick
+    timed = Timed(context, yardstick)
     for prompt in wanted:
         timed.step(MICRO_BATCH, 0, 1)  # what comes first is slower
         starts = range(0, prompt, MICRO_BATCH)
@@ -176,19 +177,14 @@ def measure_beside(
             Point(
                 model=subject.name,
                 prompt=prompt,
-                predicted_prefill=planner.prefill(prompt) * yardstick_of(results),
+                predicted_prefill=planner.prefill(prompt) * unit,
                 prefill=prompt / read,
-                predicted_decode=planner.bare_decode(prompt) * yardstick_of(results),
+                predicted_decode=planner.bare_decode(prompt) * unit,
                 decode=1 / timed.step(1, prompt - 1, 25),
             )
         )
         save()
     context.close()
-
-
-def yardstick_of(results: Results) -> float:
-    """Seconds, as the calibration had it."""
-    return results.calibration.yardstick
 
 
 def _config(subject: Subject, planner: Planner) -> EngineConfig:

@@ -6,16 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from freehold.domain.engine import CacheType
-from freehold.engines.llamacpp.calibrating import elements_and_rows
+from freehold.engines.llamacpp.calibrating import (
+    Steps,
+    elements_and_rows,
+    narrow,
+    row_of_prompt,
+    type_cost,
+    wide,
+)
+from freehold.engines.llamacpp.made_up import Shape
 from freehold.machine.calibration import Calibration
 from freehold.process.child import child_environment
 from freehold.runtime.calibration import recall
+from freehold.weights.gguf_types import TensorType
 from tests.support.models_on_paper import calibration
 
 
@@ -58,6 +68,19 @@ def test_two_shapes_tell_an_element_s_cost_from_a_row_s() -> None:
     element, row = elements_and_rows(seconds(10**8, 80_000), seconds(10**8, 300_000))
     assert element == pytest.approx(2e-11)
     assert row == pytest.approx(1e-8)
+
+
+def test_noise_in_one_format_moves_nothing_from_elements_to_rows() -> None:
+    def steps(form: Callable[[TensorType, int], Shape], noise: float) -> Steps:
+        shape = form(TensorType.Q8_0, 4)
+        many = (shape.elements * 4e-12 + shape.rows * 1e-9) * noise
+        return Steps(shape, one=1.0, few=1.0, many=many)
+
+    quiet, noisy = (steps(wide, 1), steps(narrow, 1)), (steps(wide, 1), steps(narrow, 1.2))
+    row = row_of_prompt([quiet, noisy, quiet])
+    assert row == pytest.approx(1e-9)
+    assert type_cost(*quiet, row).many == pytest.approx(4e-12)
+    assert 4e-12 < type_cost(*noisy, row).many < 4e-12 * 1.3
 
 
 def test_noise_makes_no_cost_negative() -> None:

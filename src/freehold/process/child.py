@@ -53,7 +53,8 @@ _INHERITED = (
 # Said unless the operator says something else. Threads that decode wait for each other after every
 # matrix, and libgomp lets them spin for it as good as for ever. If anything else wants a processor,
 # two of them soon spin on one, each through whole time slices: beside one busy program, 60 tokens
-# then took 6 s on two cores, and 0.5 s with this; alone, it makes no difference (0.23 s).
+# then took 6 s on two cores, and 0.5 s with this. Alone it makes no difference to a model of 0.5
+# billion parameters, and costs one of 0.27 a sixth where waking is slow (docs/operations.md).
 _UNLESS_SAID = {"GOMP_SPINCOUNT": "1000"}
 
 # Said to every child: no debugger or backtrace on an abort, no calls home. OpenBLAS would start

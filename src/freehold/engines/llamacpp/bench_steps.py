@@ -69,13 +69,12 @@ class Bench:
     threads: int
     kernels: Kernels
     yardstick: Yardstick
-    clock: Clock
 
     @contextmanager
     def opened(self, shape: Shape, cache: CacheConfig) -> Iterator[Timed]:
         context = open_made_up(self.folder, shape, self.threads, self.kernels, cache)
         try:
-            yield Timed(context, self.yardstick, self.clock)
+            yield Timed(context, self.yardstick)
         finally:
             context.close()
 
@@ -98,7 +97,6 @@ class Timed:
 
     context: Context
     yardstick: Yardstick
-    clock: Clock
 
     def step(self, tokens: int, depth: int, times: int) -> float:
         """Of ``tokens`` tokens after ``depth`` others: the middle one of so many times."""
@@ -106,7 +104,7 @@ class Timed:
         before = self.yardstick.lay(yards)
         found = []
         for _ in range(times):
-            taken = _step(self.context, self.clock, tokens, depth)
+            taken = _step(self.context, self.yardstick.clock, tokens, depth)
             yards = min(_MOST_YARDS, max(1, round(_BESIDE * taken / before)))
             after = self.yardstick.lay(yards)
             found.append(2 * taken / (before + after))

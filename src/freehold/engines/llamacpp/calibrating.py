@@ -333,7 +333,7 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="freehold-calibration-") as folder:
         clock = Clock()
         yardstick = open_yardstick(Path(folder), threads, kernels, clock)
-        bench = Bench(Path(folder), threads, kernels, yardstick, clock)
+        bench = Bench(Path(folder), threads, kernels, yardstick)
         tell(Doing("the processor at work", 0, total))
         warm_up(yardstick)
         tell(Doing("memory", 1, total))
