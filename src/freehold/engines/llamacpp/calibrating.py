@@ -135,13 +135,17 @@ def warm_up(yardstick: Yardstick) -> None:
 
 def fixed(bench: Bench) -> tuple[float, float]:
     """A step of one token, and what a layer adds."""
-    times = {}
-    for layers in (_FEW_LAYERS, _MANY_LAYERS):
-        with bench.opened(bare(layers), CacheConfig()) as timed:
-            times[layers] = timed.step(1, 0, 40)
-    layer = (times[_MANY_LAYERS] - times[_FEW_LAYERS]) / (_MANY_LAYERS - _FEW_LAYERS)
+    none = CacheConfig()
+    with (
+        bench.opened(bare(_FEW_LAYERS), none) as few,
+        bench.opened(bare(_MANY_LAYERS), none) as many,
+    ):
+        # In turns, so that a slow moment meets both.
+        turns = [(few.step(1, 0, 9), many.step(1, 0, 9)) for _ in range(5)]
+    short, long = (statistics.median(times) for times in zip(*turns, strict=True))
+    layer = (long - short) / (_MANY_LAYERS - _FEW_LAYERS)
     layer = max(0.0, layer)
-    return max(0.0, times[_FEW_LAYERS] - _FEW_LAYERS * layer), layer
+    return max(0.0, short - _FEW_LAYERS * layer), layer
 
 
 def logit() -> float:
