@@ -14,6 +14,7 @@ from freehold.engines.llamacpp import pace
 from freehold.machine.calibration import TypeCost
 from freehold.machine.computer import Gpu, GpuKind
 from freehold.machine.dissect import anatomy_of_header
+from freehold.machine.footprint import CELLS
 from freehold.machine.placement import OnCard, Placement
 from freehold.machine.profile import EngineSettings
 from freehold.machine.roofline import roofline
@@ -22,10 +23,12 @@ from freehold.machine.speed import (
     MEASURED_BAND,
     READING_SECONDS,
     bytes_moved,
+    cells_read,
     largest_chunk,
     predict,
     time_to_first_token,
 )
+from freehold.weights.gguf_types import padded
 from tests.support.models_on_paper import COMPUTER, calibration, dense
 
 SETTINGS = EngineSettings(CacheConfig(), 4, 512)
@@ -58,6 +61,21 @@ def test_a_prompt_takes_its_chunks_one_after_the_other() -> None:
         seconds += 4 * 8 * tokens * cells * 4e-9
     seconds += MODEL.output.elements * 34 / 32 / 20e9 + 2048 * (known.logit + 1e-8)
     assert time_to_first_token(MODEL, known, COMPUTER, SETTINGS, 1200) == pytest.approx(seconds)
+
+
+@given(chunks=st.integers(0, 2000), tokens=st.integers(1, 5000))
+def test_cells_in_closed_form_are_those_counted_chunk_by_chunk(chunks: int, tokens: int) -> None:
+    counted = sum(padded(chunk * tokens, CELLS) for chunk in range(1, chunks + 1))
+    assert cells_read(chunks, tokens) == counted
+
+
+def test_a_prompt_of_any_length_is_planned_at_once() -> None:
+    """Chunk by chunk, a prompt of 100 million tokens took a server minutes."""
+    one, two = (
+        time_to_first_token(MODEL, calibration(), COMPUTER, SETTINGS, prompt)
+        for prompt in (10**15, 2 * 10**15)
+    )
+    assert two / one == pytest.approx(4, rel=0.01)
 
 
 def test_what_was_not_measured_widens_the_band_and_is_said() -> None:

@@ -100,9 +100,7 @@ def time_to_first_token(
     it cached."""
     model = _Model(anatomy, settings, _segments(anatomy, calibration, computer, placement))
     batch = max(1, settings.micro_batch)
-    starts = range(0, max(1, prompt), batch)
-    seconds = sum(model.chunk(min(batch, max(1, prompt) - start), start) for start in starts)
-    return seconds + model.logits(1)
+    return model.prompt(max(1, prompt), batch) + model.logits(1)
 
 
 def largest_chunk(
@@ -159,10 +157,21 @@ class _Model:
         used = self.anatomy.experts_used / max(1, self.anatomy.experts)
         return max(1, round(tokens * used / share)) if share else 1
 
+    def prompt(self, tokens: int, batch: int) -> float:
+        """Seconds to read so many tokens of a prompt, ``batch`` at a time."""
+        chunks, rest = divmod(tokens, batch)
+        attention = batch * cells_read(chunks, batch) * self._attending()
+        whole = chunks * self._rows(batch) + attention
+        return whole + (self.chunk(rest, tokens - rest) if rest else 0.0)
+
     def chunk(self, tokens: int, depth: int) -> float:
         """Seconds to read so many tokens of a prompt after ``depth`` others."""
-        share = self.anatomy.share_of_experts(tokens)
         cells = padded(depth + tokens, CELLS)
+        return self._rows(tokens) + tokens * cells * self._attending()
+
+    def _rows(self, tokens: int) -> float:
+        """Seconds of a chunk of a prompt without its attention."""
+        share = self.anatomy.share_of_experts(tokens)
         total = 0.0
         for segment in self.segments:
             prices = segment.prices
@@ -170,15 +179,33 @@ class _Model:
             for layer in segment.layers:
                 total += _matrices(prices, layer.weights, tokens, 1.0)
                 total += _matrices(prices, layer.experts, self._met(tokens), share)
-                if layer.attention is not None:
-                    cost = prices.attention(layer.attention, self.settings.cache)
-                    total += tokens * cells * cost.prefill
         return total
+
+    def _attending(self) -> float:
+        """Seconds for which a prompt's token attends to a cell, in all layers."""
+        return sum(
+            segment.prices.attention(layer.attention, self.settings.cache).prefill
+            for segment in self.segments
+            for layer in segment.layers
+            if layer.attention is not None
+        )
 
     def logits(self, rows: int) -> float:
         prices = next(segment.prices for segment in self.segments if segment.output)
         product = _matrices(prices, (self.anatomy.output,), rows, 1.0)
         return product + rows * self.anatomy.vocabulary * prices.logit
+
+
+def cells_read(chunks: int, tokens: int) -> int:
+    """Cells that so many chunks of so many tokens attend to, one after the other: the first to as
+    many as it has itself, each further one to ``tokens`` more, all rounded up to whole blocks.
+
+    In closed form, as a prompt may be of any length: what rounding adds comes again after ``CELLS``
+    chunks at the latest.
+    """
+    added = [padded(chunk * tokens, CELLS) - chunk * tokens for chunk in range(1, CELLS + 1)]
+    rounds, rest = divmod(chunks, CELLS)
+    return tokens * chunks * (chunks + 1) // 2 + rounds * sum(added) + sum(added[:rest])
 
 
 def _matrices(prices: Prices, parts: Sequence[Weights], tokens: int, share: float) -> float:
