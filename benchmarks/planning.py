@@ -4,7 +4,8 @@ Calibrates this computer, predicts speed and memory of ten points (model, quanti
 before any of these models is loaded, then measures them twice: llama.cpp's steps beside the
 calibration's yardstick (`engines.llamacpp.bench_steps`), which tells how good the arithmetic is
 whatever the machine does meanwhile; and tokens per second through our engine in its worker, which
-is what people get. Every point is saved at once; the same command goes on where it stopped.
+is what people get, each file right after a calibration of its own. Every point is saved at once; the
+same command goes on where it stopped.
 ``--calibrate-only`` does no more than the first step.
 """
 
@@ -28,7 +29,7 @@ from freehold.domain.chat import GenerateRequest
 from freehold.domain.engine import CacheConfig, Kernels
 from freehold.domain.events import Finished, Timings
 from freehold.domain.sampling import Sampling
-from freehold.domain.settings import environment, resolve
+from freehold.domain.settings import Settings, environment, resolve
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.bench_steps import Clock, Timed, Yardstick
 from freehold.engines.llamacpp.binding import Context
@@ -41,7 +42,7 @@ from freehold.machine.dissect import anatomy_of_header
 from freehold.machine.footprint import footprint, repacked_types
 from freehold.machine.probe import probe
 from freehold.machine.profile import EngineSettings
-from freehold.machine.speed import largest_chunk, predict, time_to_first_token
+from freehold.machine.speed import largest_chunk, predict, reading_chunk, time_to_first_token
 from freehold.process.child import child_environment
 from freehold.runtime.calibration import calibrate, recall
 from freehold.text.vocabulary import start_native
@@ -102,6 +103,8 @@ class Results(msgspec.Struct):
 
     computer: Computer
     calibration: Calibration
+    # By the file's name: what its tokens per second were predicted from.
+    just_before: dict[str, Calibration] = {}
     beside: list[Point] = []
     points: list[Point] = []
     memory: list[Memory] = []
@@ -133,6 +136,7 @@ class Planner:
         self.context = max(subject.prompts) + ANSWER
         # Prefixes of finished answers are no part of what is predicted.
         self.settings = EngineSettings(CacheConfig(host_bytes=0), calibration.threads, MICRO_BATCH)
+        self.chunk = reading_chunk(self._anatomy, calibration, computer, self.settings)
 
     def prefill(self, prompt: int) -> float:
         computer, calibration = self._here
@@ -170,9 +174,9 @@ def measure_beside(
     unit = results.calibration.yardstick
     timed = Timed(context, yardstick)
     for prompt in wanted:
-        timed.step(MICRO_BATCH, 0, 1)  # what comes first is slower
-        starts = range(0, prompt, MICRO_BATCH)
-        read = sum(timed.step(min(MICRO_BATCH, prompt - start), start, 3) for start in starts)
+        timed.step(planner.chunk, 0, 1)  # what comes first is slower
+        starts = range(0, prompt, planner.chunk)
+        read = sum(timed.step(min(planner.chunk, prompt - start), start, 3) for start in starts)
         results.beside.append(
             Point(
                 model=subject.name,
@@ -200,11 +204,13 @@ def _config(subject: Subject, planner: Planner) -> EngineConfig:
     )
 
 
-async def measure(subject: Subject, planner: Planner, results: Results, save: Saver) -> None:
-    """All points of one file, in one worker."""
+async def measure(subject: Subject, settings: Settings, results: Results, save: Saver) -> None:
+    """All points of one file, in one worker, right after calibrating."""
     wanted = [p for p in subject.prompts if not _done(results.points, subject.name, p)]
     if not wanted:
         return
+    known = results.just_before[subject.name] = await calibrate(settings, Silent())
+    planner = Planner(results.computer, known, subject)
     engine = LlamaCppEngine(_config(subject, planner))
     await engine.load()
     try:
@@ -342,8 +348,7 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
         measure_beside(subject, planner, yardstick, results, saver)
     yardstick.context.close()
     for subject in subjects():
-        planner = Planner(results.computer, results.calibration, subject)
-        await measure(subject, planner, results, saver)
+        await measure(subject, settings, results, saver)
     click.echo(table(results))
 
 

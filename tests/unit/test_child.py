@@ -56,6 +56,13 @@ def test_threads_that_decode_wait_without_spinning_long_unless_told_otherwise() 
     assert child_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
 
 
+def test_what_a_child_wants_goes_behind_what_the_operator_says() -> None:
+    wanted = {"OMP_PLACES": "cores", "GOMP_SPINCOUNT": "9"}
+    assert child_environment({}, wanted)["OMP_PLACES"] == "cores"
+    assert child_environment({}, wanted)["GOMP_SPINCOUNT"] == "9"
+    assert child_environment({"OMP_PLACES": "{1}"}, wanted)["OMP_PLACES"] == "{1}"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="sessions share processors on Linux alone")
 def test_a_child_steps_back_whatever_the_processors_are_shared_by() -> None:
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)

@@ -22,6 +22,7 @@ from freehold.machine.speed import (
     FIRST_CHUNK,
     MEASURED_BAND,
     READING_SECONDS,
+    SMALLEST_CHUNK,
     bytes_moved,
     cells_read,
     largest_chunk,
@@ -124,7 +125,7 @@ def test_nothing_is_read_faster_than_memory_gives_it() -> None:
 
 def test_a_step_reads_no_more_of_a_prompt_than_takes_a_second() -> None:
     assert READING_SECONDS == pace.ALONE_SECONDS
-    assert FIRST_CHUNK == pace.FIRST_CHUNK
+    assert (FIRST_CHUNK, SMALLEST_CHUNK) == (pace.FIRST_CHUNK, pace.SMALLEST_CHUNK)
     assert largest_chunk(MODEL, None, COMPUTER, SETTINGS) == 512
     assert largest_chunk(MODEL, calibration(), COMPUTER, SETTINGS) == 512
     slow = calibration(100)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.domain.engine import CacheConfig, CacheType, Kernels
+from freehold.domain.engine import Affinity, CacheConfig, CacheType, Kernels
 from freehold.domain.settings import Settings, resolve
 from freehold.engines.base import EngineConfig
 from freehold.machine.profile import EngineSettings, Profile, Speeds
@@ -17,6 +17,7 @@ MEASURED = EngineSettings(
     threads=3,
     micro_batch=128,
     repack=False,
+    affinity=Affinity.CORES,
 )
 SPEED = Speeds(1, 1, 1, 1)
 PROFILE = Profile(
@@ -35,6 +36,7 @@ def test_a_profile_sets_what_nobody_has_set() -> None:
     assert applied.threads == 3
     assert applied.micro_batch == 128
     assert applied.kernels is Kernels.PLAIN
+    assert applied.affinity is Affinity.CORES
     assert applied.cache.key_type is CacheType.Q8_0
     assert applied.cache.flash_attention
     # How much of it there is, is not the profile's.
@@ -52,7 +54,10 @@ def test_who_sets_one_thing_of_the_cache_sets_all(flags: dict[str, object]) -> N
 
 
 def test_threads_that_were_set_stay() -> None:
-    assert apply(PROFILE, CONFIG, settings(threads=8)).threads == 8
+    applied = apply(PROFILE, CONFIG, settings(threads=8))
+    assert applied.threads == 8
+    # Measured with as many threads as there were cores for.
+    assert applied.affinity is Affinity.FREE
 
 
 def test_kernels_found_broken_stay_off() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.domain.engine import CacheConfig, CacheType
+from freehold.domain.engine import Affinity, CacheConfig, CacheType
 from freehold.lab.tune import budget, grid, search
 from freehold.lab.tune.grid import Candidate
 from freehold.lab.tune.search import Point
@@ -123,6 +123,17 @@ def test_the_grid_begins_with_what_there_is_and_repeats_nothing() -> None:
     assert {c.settings.threads for c in second} == {8, 4, 7}
     assert {c.settings.micro_batch for c in second} == set(grid.MICRO_BATCHES)
     assert len(grid.formats(first[:2], ("Q8_0", "Q4_0"))) == 4
+
+
+def test_threads_are_bound_only_where_that_is_faster_by_more_than_noise() -> None:
+    (bound,) = grid.on_a_core_each(BASELINE)
+    assert bound.settings == msgspec.structs.replace(BASE, affinity=Affinity.CORES)
+    free = {BASELINE: Speeds(10, 10, 10, 10)}
+    little, much = Speeds(10.2, 10.2, 10.2, 10.2), Speeds(10.4, 10.4, 10.4, 10.4)
+    assert search.worth_binding({bound: little}, free) == {}
+    assert search.worth_binding({bound: much}, free) == {bound: much}
+    assert grid.on_a_core_each(bound) == ()
+    assert grid.on_a_core_each(Candidate(None, msgspec.structs.replace(BASE, threads=1))) == ()
 
 
 def test_broken_kernels_and_missing_instructions_are_not_tried() -> None:

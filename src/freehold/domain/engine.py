@@ -13,6 +13,13 @@ class Kernels(enum.StrEnum):
     PLAIN = "plain"  # without: the way around a build whose fast kernels crash
 
 
+class Affinity(enum.StrEnum):
+    """Where the threads that compute may run."""
+
+    FREE = "free"  # wherever the system puts them
+    CORES = "cores"  # each on a core of its own: it cannot make way for another program
+
+
 class CacheLayout(enum.StrEnum):
     """How the sequences of one context share its memory.
 

@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 from freehold.domain.answers import Part
 from freehold.domain.chat import EmbedRequest, GenerateRequest, MessagesRequest
 from freehold.domain.embedding import Vector
-from freehold.domain.engine import CacheConfig, Kernels
+from freehold.domain.engine import Affinity, CacheConfig, Kernels
 from freehold.domain.errors import (
     DeadlineExceeded,
     EngineCrashed,
@@ -71,6 +71,7 @@ class EngineConfig:
     micro_batch: int = 512
     latency: float = 0.5
     drafts: bool = True
+    affinity: Affinity = Affinity.FREE
 
 
 class AdapterKind(enum.StrEnum):

@@ -19,16 +19,17 @@ CALIBRATION_FORMAT = 3
 # cores' time: 0.72 to 0.95 of it was seen, and 0.37 beside other programs.
 QUIET_SHARE = 0.6
 
-# How many tokens a step of a `TypeCost.few` has.
-FEW = 8
+# How many tokens a step of a `TypeCost.few` has, and one of a `TypeCost.many`.
+FEW, MANY = 8, 64
 
 
 class TypeCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of matrices of one ggml type, by its name.
 
     ``one`` is for each element of the matrix when a step has one token, ``few`` when it has `FEW`
-    (all of them together), ``many`` for each element and token of a prompt. The ``row_`` costs are
-    for each row in the same steps: a row's result has to be added up, stored, and taken further.
+    (all of them together), ``many`` for each element and token where it has `MANY`. The ``row_``
+    costs are for each row in the same steps: a row's result has to be added up, stored, and taken
+    further.
     """
 
     type: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from freehold.domain.engine import CacheConfig
 from freehold.machine.anatomy import Attention, Weights
-from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
+from freehold.machine.calibration import FEW, MANY, AttentionCost, Calibration, TypeCost
 from freehold.machine.computer import Gpu, GpuKind, Processor
 from freehold.machine.footprint import CACHE_BYTES
 from freehold.weights.gguf_types import TensorType
@@ -102,9 +102,11 @@ class Prices:
 
 
 def _of_step(tokens: int, one: float, few: float, many: float) -> float:
-    """Up to `FEW` tokens along a line, beyond by what each token of a prompt costs."""
+    """Along a line from one token to `FEW`, and to `MANY`; beyond, each token costs the same."""
     if tokens <= FEW:
         return one + (few - one) * (tokens - 1) / (FEW - 1)
+    if tokens <= MANY:
+        return max(few, few + (MANY * many - few) * (tokens - FEW) / (MANY - FEW))
     return max(few, tokens * many)
 
 

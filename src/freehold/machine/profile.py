@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from freehold.domain.engine import CacheConfig, CacheLayout
+from freehold.domain.engine import Affinity, CacheConfig, CacheLayout
 
 PROFILE_FORMAT: Literal[1] = 1
 
@@ -31,6 +31,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int
     micro_batch: int
     repack: bool = True
+    affinity: Affinity = Affinity.FREE
 
     @property
     def text(self) -> str:
@@ -41,7 +42,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             f"{layout} {cache.key_type.value}",
             "flash" if cache.flash_attention else "no flash",
             f"micro-batch {self.micro_batch}",
-            f"{self.threads} threads",
+            f"{self.threads} threads"
+            + (" on a core each" if self.affinity is Affinity.CORES else ""),
         ]
         if not self.repack:
             words.append("plain kernels")

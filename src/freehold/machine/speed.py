@@ -11,6 +11,7 @@ is bytes by bandwidth and operations by rate, from nameplates. `Speed.basis` say
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,13 @@ from freehold.weights.gguf_types import padded
 MEASURED_BAND, PARTLY_BAND, NAMEPLATE_BAND = 0.3, 0.4, 0.6
 # The engine reads so many seconds of a prompt in one step at most, and a first chunk in any case
 # (`engines.llamacpp.pace`).
-READING_SECONDS, FIRST_CHUNK = 1.0, 64
+READING_SECONDS, FIRST_CHUNK, SMALLEST_CHUNK = 1.0, 64, 16
 
 
 @dataclass(frozen=True)
 class Speed:
     """Predicted tokens per second: ``decode`` of all sequences together, each of which holds
-    ``depth`` tokens; ``prefill`` of the next micro-batch of a prompt, after ``depth`` tokens.
+    ``depth`` tokens; ``prefill`` of the next chunk of a prompt, after ``depth`` tokens.
 
     The truth should lie within ``band`` of it, as a share. ``basis`` says in words why.
     """
@@ -75,12 +76,12 @@ def predict(
     """``placement``: which layers are on graphics processors; None: none are."""
     model = _Model(anatomy, settings, _segments(anatomy, calibration, computer, placement))
     step = model.step(sequences, depth)
-    batch = max(1, settings.micro_batch)
+    chunk = model.reading_chunk()
     band, notes = _trust(model, calibration, settings)
     moved = bytes_moved(anatomy, settings, depth, sequences)
     return Speed(
         decode=sequences / step,
-        prefill=batch / model.chunk(batch, depth),
+        prefill=chunk / model.chunk(chunk, depth),
         depth=depth,
         sequences=sequences,
         band=band,
@@ -99,8 +100,18 @@ def time_to_first_token(
     """Seconds from the first to the last token of a prompt that is read alone, with nothing of
     it cached."""
     model = _Model(anatomy, settings, _segments(anatomy, calibration, computer, placement))
-    batch = max(1, settings.micro_batch)
-    return model.prompt(max(1, prompt), batch) + model.logits(1)
+    return model.prompt(max(1, prompt)) + model.logits(1)
+
+
+def reading_chunk(
+    anatomy: Anatomy,
+    calibration: Calibration | None,
+    computer: Computer,
+    settings: EngineSettings,
+) -> int:
+    """How many tokens of a prompt the engine reads in a step while nobody else is answered."""
+    segments = _segments(anatomy, calibration, computer, None)
+    return _Model(anatomy, settings, segments).reading_chunk()
 
 
 def largest_chunk(
@@ -157,12 +168,21 @@ class _Model:
         used = self.anatomy.experts_used / max(1, self.anatomy.experts)
         return max(1, round(tokens * used / share)) if share else 1
 
-    def prompt(self, tokens: int, batch: int) -> float:
-        """Seconds to read so many tokens of a prompt, ``batch`` at a time."""
-        chunks, rest = divmod(tokens, batch)
-        attention = batch * cells_read(chunks, batch) * self._attending()
-        whole = chunks * self._rows(batch) + attention
+    def prompt(self, tokens: int) -> float:
+        """Seconds to read so many tokens of a prompt, one chunk after the other."""
+        size = self.reading_chunk()
+        chunks, rest = divmod(tokens, size)
+        attention = size * cells_read(chunks, size) * self._attending()
+        whole = chunks * self._rows(size) + attention
         return whole + (self.chunk(rest, tokens - rest) if rest else 0.0)
+
+    def reading_chunk(self) -> int:
+        """Tokens that the engine reads in a step while nobody else is answered: a micro-batch, or
+        what takes `READING_SECONDS` at the beginning of a prompt (`engines.llamacpp.pace`)."""
+        most = max(1, self.settings.micro_batch)
+        sizes = range(min(SMALLEST_CHUNK, most), most + 1)
+        within = bisect_right(sizes, READING_SECONDS, key=lambda size: self.chunk(size, 0))
+        return sizes[max(0, within - 1)]
 
     def chunk(self, tokens: int, depth: int) -> float:
         """Seconds to read so many tokens of a prompt after ``depth`` others."""

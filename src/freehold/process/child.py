@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from freehold.domain.settings import environment
@@ -74,10 +75,13 @@ _ALWAYS = {
 }
 
 
-def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment a child gets: an allow-list of ours plus what keeps it quiet."""
+def child_environment(
+    inherited: Mapping[str, str], wanted: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The environment a child gets: an allow-list of ours plus what keeps it quiet. ``wanted`` is
+    what this child should have where the operator has said nothing of it."""
     kept = {name: inherited[name] for name in _INHERITED if name in inherited}
-    return {**_UNLESS_SAID, **kept, **_ALWAYS}
+    return {**_UNLESS_SAID, **wanted, **kept, **_ALWAYS}
 
 
 def step_back(pid: int, niceness: int) -> None:
@@ -151,9 +155,10 @@ class Child(Generic[In]):
         *arguments: str,
         incoming: Any,
         heard: Callable[[str], None] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> Child[In]:
         """Start ``module``; it finds its socket through `inside.connect`. ``heard`` is told each
-        line of its stderr.
+        line of its stderr; ``variables`` are as ``wanted`` in `child_environment`.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -169,7 +174,7 @@ class Child(Generic[In]):
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_MAX_STDERR_LINE,
-                env=child_environment(environment()),
+                env=child_environment(environment(), variables),
                 start_new_session=True,
             )
         except BaseException:

@@ -214,6 +214,7 @@ def apply(profile: Profile, config: EngineConfig, settings: Settings) -> EngineC
         config,
         cache=cache,
         threads=config.threads if "threads" in own else measured.threads,
+        affinity=config.affinity if "threads" in own else measured.affinity,
         micro_batch=measured.micro_batch,
         kernels=config.kernels if measured.repack else Kernels.PLAIN,
     )

@@ -296,6 +296,7 @@ export const en = {
     "as it is": "as it is",
     "cache and kernels": "cache and kernels",
     "micro-batch and threads": "micro-batch and threads",
+    "a core each": "a core for each thread",
     requantising: "making formats",
     formats: "formats",
     final: "final, in turns",
@@ -333,6 +334,7 @@ export const en = {
   microBatch: (size: number) => `micro-batch ${size}`,
   flash: "flash attention",
   threads: (count: number) => (count === 1 ? "1 thread" : `${count} threads`),
+  onACoreEach: "each on a core of its own",
   plainKernels: "plain kernels",
 };
 

@@ -358,6 +358,7 @@ export const ja: Words = {
     "as it is": "現状",
     "cache and kernels": "キャッシュとカーネル",
     "micro-batch and threads": "マイクロバッチとスレッド",
+    "a core each": "スレッドごとのコア固定",
     requantising: "形式の作成",
     formats: "形式",
     final: "最終測定",
@@ -393,5 +394,6 @@ export const ja: Words = {
   microBatch: (size) => `マイクロバッチ ${size}`,
   flash: "フラッシュアテンション",
   threads: (count) => `${count}スレッド`,
+  onACoreEach: "スレッドごとにコアを固定",
   plainKernels: "通常カーネル",
 };

@@ -8,11 +8,14 @@ from freehold.machine.profile import EngineSettings, Profile
 
 
 class SettingsShown(BaseModel):
+    """``affinity``: ``free``, or ``cores`` where each thread has a core of its own."""
+
     cache_layout: str
     key_type: str
     value_type: str
     flash_attention: bool
     threads: int
+    affinity: str
     micro_batch: int
     repack: bool
 
@@ -50,6 +53,7 @@ def settings_shown(settings: EngineSettings) -> SettingsShown:
         value_type=cache.value_type.value,
         flash_attention=cache.flash_attention,
         threads=settings.threads,
+        affinity=settings.affinity.value,
         micro_batch=settings.micro_batch,
         repack=settings.repack,
     )

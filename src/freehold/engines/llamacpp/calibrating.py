@@ -35,7 +35,7 @@ import numpy as np
 from freehold.domain.engine import CacheConfig, CacheType, Kernels
 from freehold.engines.llamacpp.bench_steps import CHUNK, Bench, Clock, Yardstick, open_made_up
 from freehold.engines.llamacpp.made_up import Shape, bare
-from freehold.machine.calibration import FEW, AttentionCost, Calibration, TypeCost
+from freehold.machine.calibration import FEW, MANY, AttentionCost, Calibration, TypeCost
 from freehold.process.inside import leave_no_core
 from freehold.text.vocabulary import start_native
 from freehold.weights.gguf_types import TensorType
@@ -58,7 +58,6 @@ LIMIT_SECONDS: Final = 26.0
 
 # Bytes of weights that no cache holds, whatever the processor says of its own.
 _LEAST_BYTES, _MOST_BYTES = 48 << 20, 256 << 20
-_PROMPT = 64
 _DEPTH = 2048
 _CELLS = 256
 # A processor that was idle is faster for a moment than it can go on.
@@ -208,8 +207,8 @@ def narrow(kind: TensorType, layers: int) -> Shape:
 
 @dataclass(frozen=True)
 class Steps:
-    """What the matrices of a model take of a step: of one token, of `FEW`, and for each token of a
-    prompt."""
+    """What the matrices of a model take of a step: of one token, of `FEW`, and for each of
+    `MANY`."""
 
     shape: Shape
     one: float
@@ -225,7 +224,7 @@ def of_matrices(
     shape = form(kind, layers)
     with bench.opened(shape, CacheConfig()) as timed:
         timed.step(1, 0, 1)  # maps what is not yet mapped
-        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(_PROMPT, 0, 4)
+        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(MANY, 0, 4)
     other = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
 
@@ -240,7 +239,7 @@ def of_matrices(
         shape=shape,
         one=alone,
         few=min(rest(few, FEW, decoding), FEW * alone),
-        many=min(rest(many, _PROMPT, known.attention.prefill) / _PROMPT, alone),
+        many=min(rest(many, MANY, known.attention.prefill) / MANY, alone),
     )
 
 

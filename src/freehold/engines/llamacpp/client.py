@@ -32,6 +32,7 @@ from freehold.engines.base import (
     require_embeddable,
     require_possible,
 )
+from freehold.engines.llamacpp.affinity import variables
 from freehold.engines.llamacpp.messages import (
     AdapterReply,
     AddAdapter,
@@ -140,7 +141,10 @@ class LlamaCppEngine:
 
     async def load(self) -> None:
         child = await Child[FromWorker].start(
-            f"worker {self._config.model}", self._module, incoming=FromWorker
+            f"worker {self._config.model}",
+            self._module,
+            incoming=FromWorker,
+            variables=variables(self._config.affinity),
         )
         self._child = child
         try:

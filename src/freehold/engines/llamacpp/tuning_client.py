@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
+from freehold.domain.engine import Affinity
 from freehold.domain.errors import EngineCrashed, EngineError, LoadFailed
 from freehold.engines.base import EngineConfig
+from freehold.engines.llamacpp.affinity import variables
 from freehold.engines.llamacpp.messages import Ready, Refused
 from freehold.engines.llamacpp.tuning_messages import (
     Compare,
@@ -39,7 +41,7 @@ class Measurer:
     @classmethod
     async def open(cls, config: EngineConfig) -> Measurer:
         """Raises `LoadFailed` or `EngineCrashed`."""
-        child = await _measuring()
+        child = await _measuring(config.affinity)
         try:
             child.channel.send_soon(Open(config))
             await _answer(child, Opened)
@@ -89,9 +91,12 @@ async def quantise(source: Path, target: Path, file_type: int, threads: int) -> 
         await child.discard()
 
 
-async def _measuring() -> Child[FromMeasuring]:
+async def _measuring(affinity: Affinity = Affinity.FREE) -> Child[FromMeasuring]:
     child: Child[FromMeasuring] = await Child.start(
-        "measuring", "freehold.engines.llamacpp.measuring", incoming=FromMeasuring
+        "measuring",
+        "freehold.engines.llamacpp.measuring",
+        incoming=FromMeasuring,
+        variables=variables(affinity),
     )
     try:
         await _ready(child)

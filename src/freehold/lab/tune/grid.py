@@ -1,6 +1,6 @@
 """What is tried: the grid of settings and formats, in the order in which they usually matter.
 
-    cache and kernels  ──▶  micro-batch and threads  ──▶  formats  ──▶  final
+    cache and kernels ──▶ micro-batch and threads ──▶ a core each ──▶ formats ──▶ final
 
 Each stage varies what its name says around the best of the stage before it.
 """
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from freehold.domain.engine import CacheConfig, CacheLayout, CacheType
+from freehold.domain.engine import Affinity, CacheConfig, CacheLayout, CacheType
 from freehold.machine.computer import Processor
 from freehold.machine.profile import EngineSettings
 from freehold.weights.gguf_types import FILE_TYPES
@@ -73,6 +73,19 @@ def micro_batches_and_threads(
         for threads in thread_counts(known.settings.threads, processor)
         for micro_batch in MICRO_BATCHES
     )
+
+
+def on_a_core_each(best: Candidate) -> tuple[Candidate, ...]:
+    """The same with its threads bound; nothing where there is one thread."""
+    settings = best.settings
+    if settings.threads < 2 or settings.affinity is Affinity.CORES:
+        return ()
+    return (free_or_bound(best, Affinity.CORES),)
+
+
+def free_or_bound(candidate: Candidate, affinity: Affinity) -> Candidate:
+    settings = msgspec.structs.replace(candidate.settings, affinity=affinity)
+    return msgspec.structs.replace(candidate, settings=settings)
 
 
 def formats(best: Sequence[Candidate], names: Sequence[str]) -> tuple[Candidate, ...]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from freehold.lab.tune.grid import Candidate
+from freehold.domain.engine import Affinity
+from freehold.lab.tune.grid import Candidate, free_or_bound
 from freehold.machine.profile import WEIGHTS, Loss, Speeds, score
 
 # Below this a gain is not told from noise.
@@ -40,6 +41,18 @@ def best(
 ) -> tuple[Candidate, ...]:
     """The ``count`` fastest, best first."""
     return tuple(sorted(measured, key=lambda c: -score(measured[c], baseline))[:count])
+
+
+def worth_binding(
+    bound: Mapping[Candidate, Speeds], measured: Mapping[Candidate, Speeds]
+) -> dict[Candidate, Speeds]:
+    """Those that are faster by more than noise than the same with threads that are free. Bound
+    ones cannot make way for another program, and that is not in the measurement."""
+    return {
+        candidate: speeds
+        for candidate, speeds in bound.items()
+        if score(speeds, measured[free_or_bound(candidate, Affinity.FREE)]) > 1 + LEAST_GAIN
+    }
 
 
 def finalists(

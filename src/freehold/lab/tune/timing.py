@@ -36,6 +36,7 @@ def settings_of(config: EngineConfig) -> EngineSettings:
         threads=config.threads,
         micro_batch=config.micro_batch,
         repack=config.kernels is Kernels.FAST,
+        affinity=config.affinity,
     )
 
 
@@ -52,6 +53,7 @@ def configured(
         threads=settings.threads,
         micro_batch=settings.micro_batch,
         kernels=Kernels.FAST if settings.repack else Kernels.PLAIN,
+        affinity=settings.affinity,
         cache=dataclasses.replace(merged(base.cache, settings.cache), cells=None),
     )
 

@@ -2,9 +2,10 @@
 
     baseline ─▶ effort for the time there is
        │
-    cache and kernels ─▶ best few ─▶ micro-batch and threads ─▶ best few
-       │                                                      │
-       │                              formats and best few ◀────┘   made where there is disk
+    cache and kernels ─▶ best few ─▶ micro-batch and threads ─▶ a core for each thread ─▶ best few
+       │                                                                                   │
+       │                              formats and best few ◀───────────────────────────────┘
+       │                                      │                 made where there is disk
        │                                      │
        └────────────▶ final, in turns ◀───────┘  baseline and the fastest of each format
                             │
@@ -156,6 +157,7 @@ class Tuner:
         leading = search.best(measured, untuned, effort.kept)
         around = grid.micro_batches_and_threads(leading, self.processor)
         measured |= await self._stage(timer, "micro-batch and threads", around)
+        measured |= await self._bound(timer, search.best(measured, untuned, 1)[0], measured)
         # What is best for the weights as they are need not be for others: the plain settings too.
         leading = tuple(
             dict.fromkeys((*search.best(measured, untuned, effort.kept), self._baseline))
@@ -188,6 +190,7 @@ class Tuner:
                 self._baseline.settings, self.processor, fast_kernels=self.fast_kernels
             )
         )
+        first += len(grid.on_a_core_each(self._baseline))
         second = len(grid.micro_batches_and_threads([self._baseline], self.processor))
         effort, needed = effort_within(
             self.wishes.seconds, self._full, untuned, (first, second), len(self.wishes.formats)
@@ -217,6 +220,13 @@ class Tuner:
             if timing.speeds is not None:
                 found[candidate] = self._projected(timing.speeds)
         return found
+
+    async def _bound(
+        self, timer: Timer, leader: Candidate, measured: Mapping[Candidate, Speeds]
+    ) -> dict[Candidate, Speeds]:
+        """The fastest so far with a core for each thread, where that is faster."""
+        bound = await self._stage(timer, "a core each", grid.on_a_core_each(leader))
+        return search.worth_binding(bound, measured)
 
     def _projected(self, speeds: Speeds) -> Speeds:
         return search.projected(speeds, early(self._full).depth, self._full.depth)
