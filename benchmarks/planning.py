@@ -4,8 +4,8 @@ Calibrates this computer, predicts speed and memory of ten points (model, quanti
 before any of these models is loaded, then measures them twice: llama.cpp's steps beside the
 calibration's yardstick (`engines.llamacpp.bench_steps`), which tells how good the arithmetic is
 whatever the machine does meanwhile; and tokens per second through our engine in its worker, which
-is what people get, each file right after a calibration of its own. Every point is saved at once; the
-same command goes on where it stopped.
+is what people get, each file right after a calibration of its own. Every point is saved at once;
+the same command goes on where it stopped.
 ``--calibrate-only`` does no more than the first step.
 """
 
