@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.domain.settings import resolve
@@ -15,6 +16,7 @@ from freehold.weights.registry import ModelFile
 from tests.support.command import freehold
 from tests.support.fake_hub import FakeHub
 from tests.unit.test_checkpoint import CONFIG, REFERENCE, files, repository, shard
+from tests.unit.test_vllm_need import computer
 
 
 def pulled(tmp_path: Path, **config: object) -> Path:
@@ -60,6 +62,24 @@ def test_a_plan_of_it_is_a_plan_for_vllm(home: Path) -> None:
     # 2 layers, 2 heads of 32, keys and values, 16 bits.
     assert said["memory_estimated"]["cache"] == 3 * 256 * 2 * 2 * 32 * 2 * 2
     assert said["room"]["enough"] is True
+
+
+def test_a_plan_says_which_cards_and_why(home: Path, tmp_path: Path) -> None:
+    (card,) = computer("rtx-4090").gpus
+    several = tmp_path / "several.json"
+    machine = msgspec.structs.replace(computer("rtx-4090"), gpus=(card,) * 3)
+    several.write_bytes(msgspec.json.encode(machine))
+    words = ("plan", REFERENCE, "--machine", str(several))
+    said = json.loads(freehold(home, *words, "--json").out)
+    assert said["cards"]["numbers"] == [0]
+    assert said["context"] == 512
+    extra = {"FREEHOLD_TENSOR_PARALLEL": "2"}
+    shared = freehold(home, *words, extra=extra)
+    assert shared.status == 0, shared.err
+    assert "Cards: 2 NVIDIA GeForce RTX 4090 of 3 cards, which share each layer." in shared.out
+    short = freehold(home, "plan", REFERENCE, "--users", "256", "--memory", "3.435GB")
+    assert "It does not fit" in short.out
+    assert "With --context 256 it would." in short.out
 
 
 def test_a_plan_of_everything_says_why_it_is_no_choice(home: Path) -> None:

@@ -333,6 +333,20 @@ def test_weights_are_quantised_only_when_that_is_asked_for() -> None:
     assert len(words) == len(plain) + 2
 
 
+def test_cards_are_named_as_whoever_started_us_named_them() -> None:
+    def told(inherited: dict[str, str]) -> dict[str, str]:
+        return launch.environ(
+            replace(config(Build.CUDA), cards=(0, 2)), {**inherited, "PATH": "/bin"}, Path("/c")
+        )
+
+    assert told({})["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert told({})["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert told({"CUDA_VISIBLE_DEVICES": "5, 4,GPU-1a"})["CUDA_VISIBLE_DEVICES"] == "5,GPU-1a"
+    every = launch.environ(config(Build.CUDA), {"CUDA_VISIBLE_DEVICES": "1"}, Path("/c"))
+    assert every["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in launch.environ(config(Build.CPU), {}, Path("/c"))
+
+
 def test_the_cpu_build_is_told_its_cache_and_its_threads() -> None:
     told = launch.environ(config(Build.CPU), {}, Path("/c"))
     assert told["VLLM_CPU_KVCACHE_SPACE"] == "3"

@@ -12,9 +12,13 @@ from freehold.domain.engine import Quantization
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.settings import resolve
 from freehold.machine.computer import Computer
+from freehold.machine.placement import RUNTIME
 from freehold.machine.vllm_need import (
+    SHARE,
+    Room,
     VllmNeed,
     cached_bytes,
+    capacity,
     effective,
     room,
     trained_context,
@@ -99,12 +103,23 @@ def test_without_a_card_everything_lies_in_memory() -> None:
 
 def test_cards_hold_weights_and_cache_in_even_shares() -> None:
     two = computer("two-cards")
-    least = min(gpu.available for gpu in two.gpus)
-    most = max(gpu.available for gpu in two.gpus)
+    shares = [int(gpu.total * SHARE) for gpu in two.gpus]
     need = VllmNeed(10**9, 10**9)
-    assert room(need, two, cards=2).available == 2 * least
-    assert room(need, two, cards=1).available == most
-    assert room(need, two, cards=1).needed == 2 * 10**9
+    assert room(need, two, cards=2).available == 2 * min(shares)
+    assert room(need, two, cards=1).available == max(shares)
+    assert room(need, two, cards=1).needed == 2 * 10**9 + RUNTIME
+
+
+def test_a_card_of_which_too_little_is_free_holds_nothing() -> None:
+    here = computer("rtx-4090")
+    (card,) = here.gpus
+    assert capacity(card) == int(card.total * SHARE)
+    assert capacity(msgspec.structs.replace(card, available=int(card.total * 0.9))) == 0
+
+
+def test_how_many_tokens_there_is_room_for() -> None:
+    assert Room(1, needed=0, available=105_000).tokens(100) == 768  # of 1,000, in steps of 256
+    assert Room(1, needed=200_000, available=105_000).tokens(100) == 0
 
 
 def test_the_setting_knows_what_vllm_knows() -> None:

@@ -136,11 +136,7 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
             f"{header.architecture}, {header.parameter_count / 1e6:,.0f} M parameters",
         ),
         ("Quantisation", _quantisation(library, model) or "not stated in the file"),
-        (
-            "Context",
-            f"trained for {header.context_length or 'an unknown number of'} tokens; "
-            f"loaded with at most {settings.context}",
-        ),
+        ("Context", _context(model, settings)),
         (
             "Template",
             f"in the file: {template.sentence}"
@@ -169,6 +165,13 @@ def _show_model(library: Library, model: LocalModel, as_json: bool, settings: Se
         click.echo(line)
     if template is not None and template.changes:
         click.echo(template.changes)
+
+
+def _context(model: LocalModel, settings: Settings) -> str:
+    trained = f"trained for {model.header.context_length or 'an unknown number of'} tokens"
+    if model.manifest is not None and is_safetensors(model.manifest):
+        return f"{trained}; with how many vLLM loads it says: freehold plan {model.reference}"
+    return f"{trained}; loaded with at most {settings.context}"
 
 
 def _quantisation(library: Library, model: LocalModel) -> str | None:

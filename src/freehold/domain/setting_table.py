@@ -206,7 +206,8 @@ SETTINGS: tuple[Setting, ...] = (
         Group.ENGINE,
         "Tokens each sequence can hold, prompt and answer together; never more than the model was "
         "trained for. Room for a reasoning model to think, or for some 20 pages of text; for an "
-        "8 B model it costs about 1 GB per sequence, a small part of what its weights take.",
+        "8 B model it costs about 1 GB per sequence, a small part of what its weights take. Where "
+        "vLLM has cards, the default is as many as they hold ([vLLM](vllm.md#cards)).",
     ),
     Setting(
         "parallel",
@@ -302,7 +303,9 @@ SETTINGS: tuple[Setting, ...] = (
         "FREEHOLD_TENSOR_PARALLEL",
         Number(1, 64, "CARDS"),
         Group.ENGINE,
-        "Cards that share each layer of a model that vLLM runs.",
+        "Cards that share each layer of a model that vLLM runs. Where neither this nor the next is "
+        "set, as few cards are taken as hold it ([vLLM](vllm.md#cards)).",
+        default="as many as it needs",
     ),
     Setting(
         "pipeline_parallel",
@@ -310,6 +313,7 @@ SETTINGS: tuple[Setting, ...] = (
         Number(1, 64, "GROUPS"),
         Group.ENGINE,
         "Groups of cards that share the layers of a model that vLLM runs.",
+        default="as many as it needs",
     ),
     Setting(
         "quantization",

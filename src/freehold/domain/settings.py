@@ -54,7 +54,8 @@ class Settings:
     reading other prompts must respect; ``speculate`` allows guessing tokens. ``profiles``: use what
     `freehold tune` has measured.
     Models named in ``vllm`` are run by vLLM, whose ``tensor_parallel`` cards share each layer, and
-    ``pipeline_parallel`` groups of them the layers; ``quantization`` is done to weights of 16 bits.
+    ``pipeline_parallel`` groups of them the layers (both None: as the plan finds);
+    ``quantization`` is done to weights of 16 bits.
     ``aliases`` are further names of models, for clients that insist on one. ``policy`` is the file
     that says what to do about verdicts on licences; None: the usual one, if it is there.
     ``memory_budget`` MiB are for all models together, None: what the machine can spare;
@@ -88,9 +89,9 @@ class Settings:
     speculate: bool = True
     profiles: bool = True
     vllm: tuple[str, ...] = ()
-    tensor_parallel: int = 1
+    tensor_parallel: int | None = None
     lora_slots: int = 0
-    pipeline_parallel: int = 1
+    pipeline_parallel: int | None = None
     quantization: str = "none"
     offline: bool = False
     conversations: bool = True

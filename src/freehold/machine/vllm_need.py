@@ -11,14 +11,19 @@ from math import prod
 from typing import Any
 
 from freehold.domain.engine import Quantization
-from freehold.machine.computer import Computer, GpuKind
-from freehold.machine.placement import MARGIN
+from freehold.machine.computer import Computer, Gpu, GpuKind
+from freehold.machine.placement import MARGIN, RUNTIME
 from freehold.weights.checkpoint import quantisation
 from freehold.weights.safetensors import Tensor
 
+# Of each card vLLM takes this share, and does not start where less of it is free
+# (`gpu_memory_utilization`, as 0.32 has it).
+SHARE = 0.92
 # vLLM's processes without weights and cache, and what PyTorch adds while it loads; measured with
 # the CPU build and a model of 0.5 billion parameters.
 PROCESSES = 3 << 30
+# Contexts that are chosen are multiples of it.
+STEP = 256
 _16_BITS = 2
 # Whatever they are stored as, vLLM computes with 16 bits of them.
 _FLOATS = frozenset({"F16", "BF16", "F32"})
@@ -51,18 +56,31 @@ class Room:
     def enough(self) -> bool:
         return self.needed * MARGIN <= self.available
 
+    def tokens(self, size: float) -> int:
+        """How many of ``size`` bytes each there is room for beside what is needed, in whole steps
+        of 256.
+        """
+        return max(0, int((self.available / MARGIN - self.needed) / size)) // STEP * STEP
+
 
 def room(need: VllmNeed, computer: Computer, cards: int, memory: int | None = None) -> Room:
     """Where it would lie: on as many CUDA cards as it is given, or in memory without one, of which
     ``memory`` may be used (None: all that is available).
     """
-    found = sorted(gpu.available for gpu in computer.gpus if gpu.kind is GpuKind.CUDA)
+    found = sorted(capacity(gpu) for gpu in computer.gpus if gpu.kind is GpuKind.CUDA)
     if not found:
         available = computer.memory.available
         return Room(0, need.total, available if memory is None else min(available, memory))
     used = found[-cards:]
     # The cards share everything evenly: the smallest decides.
-    return Room(len(used), need.weights + need.cache, used[0] * len(used))
+    needed = need.weights + need.cache + len(used) * RUNTIME
+    return Room(len(used), needed, used[0] * len(used))
+
+
+def capacity(gpu: Gpu) -> int:
+    """What vLLM would have of a card; 0 where too much of it is taken."""
+    share = int(gpu.total * SHARE)
+    return share if gpu.available >= share else 0
 
 
 def effective(wanted: Quantization, config: Mapping[str, Any]) -> Quantization:
@@ -87,17 +105,18 @@ def cached_bytes(config: Mapping[str, Any]) -> int:
     """Keys and values of one token in all layers, of a model whose layers all keep them; 0 where
     its configuration does not tell.
     """
-    heads = _number(config, "num_attention_heads")
-    width = _number(config, "head_dim") or (_number(config, "hidden_size") // heads if heads else 0)
-    kept = _number(config, "num_key_value_heads") or heads
-    return _number(config, "num_hidden_layers") * kept * width * 2 * _16_BITS
+    heads = number(config, "num_attention_heads")
+    width = number(config, "head_dim") or (number(config, "hidden_size") // heads if heads else 0)
+    kept = number(config, "num_key_value_heads") or heads
+    return number(config, "num_hidden_layers") * kept * width * 2 * _16_BITS
 
 
 def trained_context(config: Mapping[str, Any]) -> int | None:
-    return _number(config, "max_position_embeddings") or None
+    return number(config, "max_position_embeddings") or None
 
 
-def _number(config: Mapping[str, Any], name: str) -> int:
+def number(config: Mapping[str, Any], name: str) -> int:
+    """What a configuration says, if that can be; 0 where it does not tell."""
     inner = config.get("text_config")
     value = config.get(name, inner.get(name) if isinstance(inner, dict) else None)
     return value if isinstance(value, int) and 0 < value < 1 << 40 else 0

@@ -1,11 +1,15 @@
-"""What vLLM would take for a model in safetensors that is here."""
+"""What vLLM would take for a model in safetensors that is here, and on which cards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from freehold.domain.engine import Quantization
-from freehold.machine.computer import Computer
+from freehold.domain.settings import Settings
+from freehold.machine.computer import Computer, Gpu
+from freehold.machine.placement import RUNTIME
+from freehold.machine.vllm_cards import Layout, Sharing, Wish, choose, shape_of
 from freehold.machine.vllm_need import (
     Room,
     VllmNeed,
@@ -25,7 +29,9 @@ from freehold.weights.registry import Manifest
 @dataclass(frozen=True)
 class VllmPlan:
     """``stored`` is how its publisher quantised it, ``quantization`` what vLLM is to do. A
-    ``context`` beyond ``trained`` tokens is not served.
+    ``context`` beyond ``trained`` tokens is not served; one of ``fitting`` would fit where that one
+    does not. ``layout``: the cards it would be given; None: there are none, or not as many as the
+    settings say.
     """
 
     reference: str
@@ -36,27 +42,65 @@ class VllmPlan:
     quantization: Quantization
     need: VllmNeed
     room: Room
+    layout: Layout | None
+
+    @property
+    def fitting(self) -> int:
+        room, context = self.room, self.context
+        fixed = self.need.weights + (room.cards * RUNTIME if room.cards else self.need.processes)
+        empty = replace(room, needed=fixed)
+        return empty.tokens((room.needed - fixed) / context) if room.needed > fixed else 0
 
 
 def plan_vllm(library: Library, manifest: Manifest, wishes: Wishes, computer: Computer) -> VllmPlan:
     """Raises `RefusedFile`."""
-    settings, store = library.settings, library.store
-    config = config_of(store, manifest)
-    trained = trained_context(config)
-    context = wishes.context or min(settings.context, trained or settings.context)
-    quantization = effective(Quantization(settings.quantization), config)
-    need = VllmNeed(
-        weight_bytes(tensors_of(store, manifest), quantization),
-        context * wishes.users * cached_bytes(config),
-    )
-    cards = settings.tensor_parallel * settings.pipeline_parallel
+    settings = library.settings
+    config = config_of(library.store, manifest)
+    wish = wish_for(library, manifest, wishes.users, wishes.context)
+    sharing = set_sharing(settings)
+    layout = choose(wish, shape_of(config), computer.gpus, sharing)
+    context = layout.context if layout is not None else wish.context
+    need = VllmNeed(wish.weights, context * wishes.users * wish.cell)
+    cards = (sharing or Sharing()).cards
     return VllmPlan(
         reference=manifest.reference,
         context=context,
-        trained=trained,
+        trained=trained_context(config),
         users=wishes.users,
         stored=quantisation(config),
-        quantization=quantization,
+        quantization=effective(Quantization(settings.quantization), config),
         need=need,
-        room=room(need, computer, cards, wishes.memory),
+        room=layout.room if layout else room(need, computer, cards, wishes.memory),
+        layout=layout,
     )
+
+
+def layout_for(library: Library, weights: Manifest, gpus: Sequence[Gpu]) -> Layout | None:
+    """The cards that a server gives it; None: what vLLM finds. Raises `RefusedFile`."""
+    settings = library.settings
+    shape = shape_of(config_of(library.store, weights))
+    wish = wish_for(library, weights, settings.parallel)
+    return choose(wish, shape, gpus, set_sharing(settings))
+
+
+def wish_for(library: Library, weights: Manifest, users: int, context: int | None = None) -> Wish:
+    """The ``context`` asked for, or that of the settings; where they say nothing, about theirs."""
+    settings, config = library.settings, config_of(library.store, weights)
+    quantization = effective(Quantization(settings.quantization), config)
+    trained = trained_context(config)
+    usual = min(settings.context, trained or settings.context)
+    free = context is None and settings.origins.get("context", "default") == "default"
+    return Wish(
+        weight_bytes(tensors_of(library.store, weights), quantization),
+        cached_bytes(config),
+        users,
+        context or usual,
+        most=(trained or usual) if free else None,
+    )
+
+
+def set_sharing(settings: Settings) -> Sharing | None:
+    """How the settings say that cards share a model; None: they leave it to the plan."""
+    if settings.tensor_parallel is None and settings.pipeline_parallel is None:
+        return None
+    return Sharing(settings.tensor_parallel or 1, settings.pipeline_parallel or 1)

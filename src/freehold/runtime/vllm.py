@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,27 +13,37 @@ from freehold.domain.settings import Settings, environment
 from freehold.engines.vllm import plugin
 from freehold.engines.vllm.client import VllmEngine
 from freehold.engines.vllm.door import Door
-from freehold.engines.vllm.installation import Place
+from freehold.engines.vllm.installation import Build, Place
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
+from freehold.machine import gpu as graphics
+from freehold.machine.computer import Gpu
 from freehold.machine.probe import usable_cores
-from freehold.machine.vllm_need import VllmNeed, effective, weight_bytes
+from freehold.machine.vllm_cards import Layout, Sharing
+from freehold.machine.vllm_need import PROCESSES, VllmNeed, effective, weight_bytes
 from freehold.runtime.needs import cached_numbers
+from freehold.runtime.planning_vllm import layout_for, set_sharing
 from freehold.text.client import TextService
 from freehold.text.messages import VocabularySource
 from freehold.weights.derived import as_safetensors, assemble, config_of, tensors_of
 from freehold.weights.library import Library, LocalModel
 from freehold.weights.registry import Manifest
 
+log = logging.getLogger(__name__)
+
 _BF16 = 2
 # As GGUF numbers them.
 _POOLINGS = {1: "MEAN", 2: "CLS", 3: "LAST"}
 
 
+def _cards() -> tuple[Gpu, ...]:
+    return graphics.nvidia(environment())
+
+
 @dataclass(frozen=True)
 class Vllm:
     """``named`` are the models it runs, by their references; ``door`` is how it is reached from
-    where no connection can be made.
+    where no connection can be made. ``say`` is told on which ``cards`` a model is put.
     """
 
     library: Library
@@ -40,6 +51,8 @@ class Vllm:
     settings: Settings
     named: frozenset[str]
     door: Door | None = None
+    say: Callable[[str], None] = log.info
+    cards: Callable[[], tuple[Gpu, ...]] = _cards
 
     @classmethod
     def of(
@@ -48,15 +61,18 @@ class Vllm:
         text: TextService,
         settings: Settings,
         door: Door | None = None,
+        say: Callable[[str], None] = log.info,
     ) -> Vllm:
         """Raises `UnknownModel` or `InvalidReference` for a name in the setting."""
-        return cls(library, text, settings, run_by_vllm(library), door)
+        return cls(library, text, settings, run_by_vllm(library), door, say)
 
     def runs(self, model: LocalModel) -> bool:
         return model.reference in self.named
 
     def needed(self, model: LocalModel) -> int:
-        """Bytes of its processes."""
+        """Bytes of its processes, in ordinary memory."""
+        if self._found():
+            return PROCESSES
         weights = as_safetensors(self.library, model)
         if weights is None:
             size = model.header.parameter_count * _BF16
@@ -64,6 +80,11 @@ class Vllm:
             tensors = tensors_of(self.library.store, weights)
             size = weight_bytes(tensors, self._quantization(weights))
         return VllmNeed(size, self._cache(model)).total
+
+    def _found(self) -> tuple[Gpu, ...]:
+        """The cards that what is installed can use."""
+        installed = Place.of(self.settings.home).installed()
+        return self.cards() if installed is not None and installed.build is Build.CUDA else ()
 
     def _quantization(self, weights: Manifest) -> Quantization:
         """What is to be done to them: nothing, where their publisher has."""
@@ -107,21 +128,35 @@ class Vllm:
                 hint=f"Make others of them: freehold convert {model.reference} --to safetensors",
             )
         folder = place.folder / "models" / weights.files[0].sha256[:16]
+        layout = layout_for(self.library, weights, self._found())
+        if layout is not None:
+            self._tell(model, layout)
+        sharing = layout.sharing if layout else set_sharing(self.settings) or Sharing()
         return VllmConfig(
             model=model.name,
             build=installed.build,
             python=place.python,
             weights=assemble(self.library.store, weights, folder),
-            context=self._context(model),
+            context=layout.context if layout else self._context(model),
             parallel=self.settings.parallel,
             threads=self.settings.threads or usable_cores(),
             cache_bytes=self._cache(model),
-            tensor_parallel=self.settings.tensor_parallel,
-            pipeline_parallel=self.settings.pipeline_parallel,
+            tensor_parallel=sharing.tensor,
+            pipeline_parallel=sharing.pipeline,
+            cards=layout.cards if layout and len(layout.cards) < layout.found else (),
             pooling=_pooling(model),
             plugin=plugin.put(place.folder / "plugin"),
             lora_slots=self.settings.lora_slots,
             quantization=self._told(weights),
+        )
+
+    def _tell(self, model: LocalModel, layout: Layout) -> None:
+        trained = model.header.context_length
+        of = f", of {trained:,} that it was trained for" if trained != layout.context else ""
+        doubt = "" if layout.room.enough else " Going by the plan, that does not fit."
+        self.say(
+            f"{model.name} is put on {layout.words}, with {layout.context:,} tokens of context for "
+            f"each of {self.settings.parallel}{of if trained else ''}.{doubt}"
         )
 
     def _told(self, weights: Manifest) -> str | None:

@@ -199,7 +199,7 @@ async def open_runtime(
     library = await asyncio.to_thread(Library.open, settings)
     dossiers = await asyncio.to_thread(Dossiers.open, library)
     text = TextService()
-    vllm = await asyncio.to_thread(Vllm.of, library, text, settings, door)
+    vllm = await asyncio.to_thread(Vllm.of, library, text, settings, door, notice)
     meters = Meters()
     manager = Manager(
         library,

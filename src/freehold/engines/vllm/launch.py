@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _OWN = {
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",
 }
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Those are about our environment and our numpy.
 _OURS = ("OPENBLAS_NUM_THREADS", "PYTHONOPTIMIZE", "PYTHONPATH", "VIRTUAL_ENV")
 
@@ -39,8 +40,9 @@ class VllmConfig:
 
     ``context`` is tokens per sequence, ``parallel`` how many sequences run at once, ``threads`` and
     ``cache_bytes`` (of the key-value cache) are the CPU build's. ``tensor_parallel`` cards share
-    each layer, ``pipeline_parallel`` groups of them share the layers. ``pooling`` (``MEAN``,
-    ``CLS``, ``LAST``): it embeds so, and does nothing else. ``lora_slots`` adapters can be in force
+    each layer, ``pipeline_parallel`` groups of them share the layers; ``cards`` are the numbers of
+    those it is given, none: all. ``pooling`` (``MEAN``, ``CLS``, ``LAST``): it embeds so, and does
+    nothing else. ``lora_slots`` adapters can be in force
     at once. ``quantization`` is done to the weights while they load; None: they stay as they are,
     and vLLM sees by itself how a checkpoint is quantised. ``plugin``: a folder with what the CPU
     build needs of ours.
@@ -56,6 +58,7 @@ class VllmConfig:
     cache_bytes: int
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    cards: tuple[int, ...] = ()
     pooling: str | None = None
     lora_slots: int = 0
     quantization: str | None = None
@@ -130,4 +133,14 @@ def environ(config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> di
         openmp = config.python.parent.parent / "lib" / "libiomp5.so"
         if openmp.exists():  # with another OpenMP its threads get in each other's way
             told["LD_PRELOAD"] = str(openmp)
+    elif config.cards:
+        # As NVIDIA's library numbers them, and not the fastest first.
+        told["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        told[_VISIBLE] = _visible(config.cards, inherited.get(_VISIBLE))
     return told
+
+
+def _visible(cards: Sequence[int], given: str | None) -> str:
+    """These, of those that it was ``given``."""
+    names = None if given is None else [name.strip() for name in given.split(",")]
+    return ",".join(str(card) if names is None else names[card] for card in cards)
