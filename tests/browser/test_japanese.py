@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -114,6 +115,10 @@ def test_chat_and_compare(japanese: Page, scripts: Scripts) -> None:
     page.get_by_label("メッセージ", exact=True).fill("word " * 3000)
     page.get_by_role("button", name="送信").click()
     refused(page, page.get_by_role("article"), "コンテキストに収まりません")
+    numbers = re.compile(r"プロンプト [\d,]+、上限 512 トークン")
+    expect(page.get_by_role("article").last).to_contain_text(numbers)
+    page.reload()  # they are kept with the answer
+    expect(page.get_by_role("article").last).to_contain_text(numbers)
     to(page, "比較")
     page.get_by_role("textbox", name="プロンプト").fill("こんにちは")
     page.get_by_role("button", name="実行").click()
@@ -134,7 +139,8 @@ def test_models_their_papers_and_their_tuning(japanese: Page) -> None:
     assert english(page) == []
     page.get_by_label("別のモデルを取得").fill("no-such-model")
     page.get_by_role("button", name="取得", exact=True).click()
-    refused(page, page.get_by_role("region", name="no-such-model"), "綴りを確かめるか")
+    unknown = page.get_by_role("region", name="no-such-model")
+    refused(page, unknown, "「no-such-model」というモデルはありません")
     for name in (NAME, "small"):
         row = here.get_by_role("row").filter(has_text=name)
         row.get_by_role("button", name="詳細").click()
@@ -176,6 +182,9 @@ def test_activity_and_keys(japanese: Page, server: Gateway, scripts: Scripts) ->
     page.get_by_role("button", name="キーを作成").click()
     page.get_by_role("row").filter(has_text="ada").wait_for()
     assert english(page) == []
+    page.get_by_label("名前", exact=True).fill("ada")
+    page.get_by_role("button", name="キーを作成").click()
+    refused(page, page.get_by_role("alert"), "キー ada はすでにあります")
 
 
 def test_english_would_be_found(page: Page) -> None:

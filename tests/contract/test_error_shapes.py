@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from freehold.api.guard import MAX_BODY_BYTES
+from freehold.domain.error_values import CARRIED
 from freehold.engines.scripted import Script
 from tests.support.gateway import Gateway, gateway
 
@@ -61,14 +62,17 @@ def check(path: str, response: httpx2.Response, status: int) -> None:
         assert set(body["error"]) == {"type", "message"}
         message = body["error"]["message"]
     elif path.startswith("/api/"):
-        assert set(body) == {"error", "code"}
+        assert set(body) == {"error", "code", "values"}
         message = body["error"]
     else:
         assert set(body) == {"error"}
-        assert set(body["error"]) == {"message", "type", "param", "code"}
+        assert set(body["error"]) == {"message", "type", "param", "code", "values"}
         message = body["error"]["message"]
     assert isinstance(message, str)
     assert len(message) > 10
+    told = body if path.startswith("/api/") else body["error"]
+    if "values" in told:
+        assert set(told["values"]) <= {*CARRIED.get(told["code"], ()), "field"}
 
 
 def described(server: Gateway) -> dict[str, dict[str, Any]]:
@@ -104,6 +108,27 @@ def test_bodies(server: Gateway, path: str) -> None:
     check(path, send(whole, host="evil.example"), 403)
     if method == "POST":
         check(path, send(whole, **{"content-type": "text/plain"}), 415)
+
+
+def test_what_an_error_is_about(server: Gateway) -> None:
+    def values(path: str, **body: object) -> dict[str, Any]:
+        said = server.client.post(path, json=body).json()
+        told: dict[str, Any] = said["values"] if "values" in said else said["error"]["values"]
+        return told
+
+    asked = {"messages": MESSAGES, "model": "tiny"}
+    for path in ("/v1/chat/completions", "/api/chat"):
+        assert values(path, messages=MESSAGES, model="tinny")["model"] == "tinny"
+        assert values(path, **asked, nonsense=1) == {"field": "nonsense"}
+    hot = values("/v1/chat/completions", **asked, temperature=3)
+    assert hot == {"field": "temperature", "most": 2}
+    long = [{"role": "user", "content": "word " * 20_000}]
+    too_long = values("/v1/chat/completions", model="tiny", messages=long)
+    assert too_long["prompt_tokens"] > too_long["context_tokens"] > 0
+    assert values("/api/pull", model="qwen2.5-coder:0.5b") == {"model": "qwen2.5-coder:0.5b"}
+    # Of a prompt nothing is told: not even of what is wrong in it.
+    secret = values("/v1/chat/completions", model="tiny", messages=[{"role": "x", "content": "My"}])
+    assert "My" not in str(secret)
 
 
 def test_methods(server: Gateway) -> None:

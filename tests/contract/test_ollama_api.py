@@ -96,7 +96,7 @@ def lines_of(response: httpx2.Response) -> list[dict[str, Any]]:
 def error_of(response: httpx2.Response) -> str:
     """The sentence of a refusal; beside it is only our code."""
     body = response.json()
-    assert set(body) == {"error", "code"}
+    assert set(body) == {"error", "code", "values"}
     sentence: str = body["error"]
     return sentence
 
@@ -456,7 +456,7 @@ def test_a_crash_after_the_first_token(server: Gateway, scripts: Scripts, route:
     scripts.per_attempt = [Script(crash_after=2)]
     first, *_, last = lines_of(ask(server, route, stream=True))
     assert text_of(first) == "All "
-    assert set(last) == {"error", "code"}
+    assert set(last) == {"error", "code", "values"}
     scripts.per_attempt = [Script(crash_after=2)]
     response = ask(server, route)
     assert response.status_code == 503

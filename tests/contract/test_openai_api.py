@@ -208,7 +208,7 @@ def test_refused_fields(
         response = server.chat(**fields, **stream)
         assert response.status_code == status
         error = response.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) == {"message", "type", "param", "code", "values"}
         assert error["param"] == param
         assert words in error["message"]
 
@@ -235,7 +235,7 @@ def test_malformed_json(server: Gateway) -> None:
             "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
         )
         assert response.status_code == 400, body[:20]
-        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert set(response.json()["error"]) == {"message", "type", "param", "code", "values"}
 
 
 def test_every_refusal_has_the_same_shape(server: Gateway) -> None:
@@ -254,7 +254,7 @@ def test_every_refusal_has_the_same_shape(server: Gateway) -> None:
     ]
     assert [r.status_code for r in responses] == [404, 405, 404, 415, 413, 403, 403, 403, 403]
     for response in responses:
-        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert set(response.json()["error"]) == {"message", "type", "param", "code", "values"}
         assert "access-control-allow-origin" not in response.headers
 
 

@@ -299,7 +299,7 @@ def test_refused_fields(
         response = ask(server, **fields, **stream)
         assert response.status_code == status, response.text
         error = response.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) == {"message", "type", "param", "code", "values"}
         assert error["param"] == param
         assert words in error["message"]
 

@@ -76,12 +76,15 @@ def test_begun_stopped_gone_on_with_and_kept(server: Gateway) -> None:
     refused = server.client.post(TUNING, json=LONG)
     assert refused.status_code == 503
     assert "tuning tiny already" in refused.text
+    assert refused.json()["error"]["values"] == {"model": "tiny"}
     seen = until(server, lambda now: now["done"] > 0)
     assert seen["state"] == "running"
     assert seen["count"] >= seen["done"]
     assert seen["stage"]
     stopped = server.client.delete(TUNING).json()["search"]
     assert (stopped["state"], stopped["error"], stopped["seconds_left"]) == ("stopped", None, None)
+    # Whoever goes on with it need not have begun it.
+    assert {"model": "tiny", **stopped["wishes"]} == {**LONG, "max_loss": 0.02}
     assert searching() == []
     assert server.client.get(RESULT).json()["begun"] is True
 

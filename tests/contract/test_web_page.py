@@ -252,6 +252,8 @@ def test_failures_are_kept_with_their_reason(server: Gateway, scripts: Scripts) 
     failed = watched(server, identity, unknown)[-1]["message"]
     assert "no-such-model" in failed["error"]
     assert failed["error_code"] == "model_not_found"
+    assert failed["error_values"]["model"] == "no-such-model"
+    assert whole(server, identity)["messages"][-1]["error_values"] == failed["error_values"]
     scripts.now = Script(pieces=("Half ", "of it"), crash_after=2)
     crashed = watched(server, identity, answer(server, identity, question))[-1]["message"]
     assert (crashed["status"], crashed["content"]) == ("failed", "Half of it")
@@ -425,6 +427,7 @@ def test_conversations_of_an_older_freehold(tmp_path: Path) -> None:
     kept.close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as older:
         older.execute("ALTER TABLE message DROP COLUMN error_code")
+        older.execute("ALTER TABLE message DROP COLUMN error_values")
         older.execute("PRAGMA user_version = 1")
     for _ in range(2):
         kept = Conversations(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from freehold.domain.error_values import CARRIED
 from freehold.domain.errors import FreeholdError
 from freehold.trust.licences import bundled
 from freehold.trust.overrides import bundled as overrides
@@ -26,6 +27,10 @@ WORDED = {
 
 _ERRORS = re.search(r"\n  errors: \{\n(.*?)\n  \},\n", (WORDS / "ja.ts").read_text("utf-8"), re.S)
 WORDED_ERRORS = dict(re.findall(r'^    (\w+):\s+"(.+)",$', _ERRORS[1] if _ERRORS else "", re.M))
+
+
+IN_BRACKETS = re.compile(r"\[[^\]]*\]")
+NAME = re.compile(r"\{(\w+)\}")
 
 
 def called(node: ast.AST) -> Iterator[tuple[str, set[str] | None]]:
@@ -105,8 +110,66 @@ def error_codes() -> set[str]:
 @pytest.mark.parametrize("code", sorted(error_codes()))
 def test_every_error_says_in_japanese_what_to_do_next(code: str) -> None:
     assert code in WORDED_ERRORS, f"{code} has no words in web/src/words/ja.ts"
-    sentences = WORDED_ERRORS[code].removesuffix("。").split("。")
+    sentences = IN_BRACKETS.sub("", WORDED_ERRORS[code]).removesuffix("。").split("。")
     assert len(sentences) > 1, f"{code}: what is wrong, then what to do"
+
+
+@pytest.mark.parametrize("code", sorted(WORDED_ERRORS))
+def test_an_error_asks_for_no_values_that_it_never_has(code: str) -> None:
+    """They stand in brackets, which are left out without them (`web/src/pure/filling.ts`)."""
+    sentence = WORDED_ERRORS[code]
+    assert set(NAME.findall(sentence)) <= set(CARRIED.get(code, ()))
+    assert NAME.findall(IN_BRACKETS.sub("", sentence)) == []
+
+
+def given() -> Iterator[tuple[str, str]]:
+    """A code and a value, wherever an error is made with some."""
+    codes = {kind.__name__: kind.code for kind in kinds(FreeholdError)}
+    for path in (ROOT / "src" / "freehold").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        for kind in ast.walk(tree):  # where a class of errors makes itself
+            if isinstance(kind, ast.ClassDef) and kind.name in codes:
+                yield from ((codes[kind.name], name) for name in values_in(kind))
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and (code := code_of(call, codes)) is not None:
+                yield from ((code, name) for name in values_in(call))
+
+
+def values_in(node: ast.AST) -> Iterator[str]:
+    for call in ast.walk(node):
+        for keyword in call.keywords if isinstance(call, ast.Call) else ():
+            if keyword.arg == "values" and isinstance(keyword.value, ast.Dict):
+                yield from (str(ast.literal_eval(name)) for name in keyword.value.keys if name)
+
+
+def code_of(call: ast.Call, codes: dict[str, str]) -> str | None:
+    name = getattr(call.func, "id", "")
+    if name == "Problem" and len(call.args) > 1 and isinstance(call.args[1], ast.Constant):
+        return str(call.args[1].value)
+    return codes.get(name)
+
+
+def test_every_value_of_an_error_is_promised() -> None:
+    error_codes()  # every class is imported
+    found = set(given())
+    assert len(found) > 50
+    promised = {(code, name) for code, names in CARRIED.items() for name in names}
+    assert found - promised == set()
+    # Of those that are made elsewhere than beside their error, these are all.
+    assert promised - found - {(code, "field") for code in CARRIED} == {
+        *((code, "retry_after") for code in CARRIED if "retry_after" in CARRIED[code]),
+        *(("invalid_field", name) for name in ("least", "above", "most", "below", "longest")),
+        *(("gated_model", name) for name in ("repository", "host")),
+        ("source_unavailable", "status"),
+        ("upstream_limited", "upstream"),
+        *(("invalid_reference", name) for name in ("repository", "choices")),
+    }
+
+
+def test_the_documentation_lists_the_values_of_errors() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (`.*`) \|$", (ROOT / "docs" / "api.md").read_text(), re.M)
+    told = {code: tuple(re.findall(r"`(\w+)`", names)) for code, names in rows}
+    assert {code: told.get(code) for code in CARRIED} == dict(CARRIED)
 
 
 def test_no_words_for_errors_are_left_over() -> None:

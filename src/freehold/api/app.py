@@ -193,6 +193,10 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
 }
 
 
+# What Pydantic and we call the limits of a field.
+_LIMITS = {"ge": "least", "gt": "above", "le": "most", "lt": "below", "max_length": "longest"}
+
+
 def invalid_body(error: RequestValidationError) -> Problem:
     """The first complaint about the body, naming the field."""
     first = error.errors()[0]
@@ -215,7 +219,13 @@ def invalid_body(error: RequestValidationError) -> Problem:
     reason = first["msg"].removeprefix("Value error, ")
     if kind == "union_tag_invalid":
         reason = f"it must be one of {context['expected_tags']}"
-    return Problem(400, "invalid_field", f"The field {field} is not valid: {reason}.", field)
+    return Problem(
+        400,
+        "invalid_field",
+        f"The field {field} is not valid: {reason}.",
+        field,
+        values={name: context[limit] for limit, name in _LIMITS.items() if limit in context},
+    )
 
 
 def _path(location: tuple[int | str, ...], body: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 T = TypeVar("T")
 
@@ -42,3 +42,12 @@ def given(value: T | None, default: T) -> T:
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_shallow), AfterValidator(writable)]
+
+ErrorValues = Annotated[
+    dict[str, str | int | float | list[str]],
+    Field(
+        description="What an error is about, by name: a model, a limit, a host. Never text of a "
+        "prompt. Which there can be depends on its `code`; more may be added.",
+        examples=[{"prompt_tokens": 9000, "context_tokens": 8192}],
+    ),
+]

@@ -82,17 +82,18 @@ def _judge_caller(path: str, caller: Caller) -> Problem | None:
             "A valid API key is needed: send it as `Authorization: Bearer KEY` "
             "or as `x-api-key: KEY`.",
         )
-    wanted = {
-        Need.KEY: "any scope",
-        Need.INFER: "scope `infer`",
-        Need.SURVEY: "scope `infer` for all models, or `manage`",
-        Need.MANAGE: "scope `manage`",
+    wanted, *scopes = {
+        Need.KEY: ("any scope",),
+        Need.INFER: ("scope `infer`", "infer"),
+        Need.SURVEY: ("scope `infer` for all models, or `manage`", "infer", "manage"),
+        Need.MANAGE: ("scope `manage`", "manage"),
     }[need]
     return Problem(
         403,
         "forbidden",
         f"The key {caller.name} may not do this: it takes one of {wanted}. "
         "`freehold key create` makes one, on the machine itself.",
+        values={"key": caller.name, "scopes": tuple(scopes)},
     )
 
 
@@ -119,7 +120,12 @@ def _plainly_no_browser(scope: Scope, headers: Headers) -> bool:
 
 
 def too_large() -> Problem:
-    return Problem(413, "body_too_large", f"A body may have at most {MAX_BODY_BYTES} bytes.")
+    return Problem(
+        413,
+        "body_too_large",
+        f"A body may have at most {MAX_BODY_BYTES} bytes.",
+        values={"most_bytes": MAX_BODY_BYTES},
+    )
 
 
 def _our_host(headers: Headers, rules: Rules) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 
 from freehold.domain import errors
+from freehold.domain.error_values import Values, as_data, known
 from freehold.domain.errors import FreeholdError
 
 log = logging.getLogger(__name__)
@@ -15,13 +17,21 @@ RETRY_AFTER_SECONDS = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """What a client is told. ``field`` is the offending field, in the client's own words."""
+    """What a client is told. ``field`` is the offending field, in the client's own words;
+    ``values``: what it is about, for programs.
+    """
 
     status: int
     code: str
     message: str
     field: str | None = None
     retry_after: int | None = None
+    values: Values = dataclasses.field(default_factory=dict)
+
+    @property
+    def told(self) -> dict[str, str | int | float | list[str]]:
+        """``values``, and the field as the client calls it."""
+        return as_data(known(self.values, field=self.field))
 
 
 class Refused(Exception):
@@ -67,6 +77,7 @@ def problem_of(error: FreeholdError) -> Problem:
         message=error.message if error.hint is None else f"{error.message} {error.hint}",
         field=getattr(error, "field", None),
         retry_after=_retry_after(error),
+        values=error.values,
     )
 
 

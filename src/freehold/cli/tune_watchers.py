@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from freehold.cli.common import notice
+from freehold.domain import error_values, sentences
 from freehold.domain.errors import FreeholdError
-from freehold.domain.sentences import Sentence, as_data
+from freehold.domain.sentences import Sentence
 
 
 @dataclass
@@ -82,7 +83,7 @@ class EventWatcher:
 
     ``stage`` with its ``name`` and ``count``, ``done``, ``remaining`` with ``seconds``, ``note``
     with ``text``, ``code`` and ``values`` (`domain.sentences`); the last is ``result``, with what
-    ``--json`` prints, or ``failed`` with ``code`` and ``message``.
+    ``--json`` prints, or ``failed`` with ``code``, ``message`` and ``values``.
     """
 
     def stage(self, name: str, count: int) -> None:
@@ -95,14 +96,16 @@ class EventWatcher:
         self._say("remaining", seconds=seconds)
 
     def note(self, told: Sentence) -> None:
-        self._say("note", **as_data(told))
+        self._say("note", **sentences.as_data(told))
 
     def result(self, data: dict[str, Any]) -> None:
         self._say("result", **data)
 
     def failed(self, error: FreeholdError) -> None:
         message = error.message if error.hint is None else f"{error.message} {error.hint}"
-        self._say("failed", code=error.code, message=message)
+        self._say(
+            "failed", code=error.code, message=message, values=error_values.as_data(error.values)
+        )
 
     def close(self) -> None:
         """Nothing is open."""

@@ -50,13 +50,19 @@
         └── TextChildFailed
 
 Each class has a stable ``code`` (what programs match on) and most carry a
-``hint``: one sentence that says what to do next. How a code becomes an exit
-status or an HTTP status is decided by the command line and the dialects.
+``hint``: one sentence that says what to do next, and ``values``: what it is about
+(`error_values`). How a code becomes an exit status or an HTTP status is decided by the
+command line and the dialects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
+
+from freehold.domain.error_values import Value, known
+
+Given = Mapping[str, Value | None] | None
 
 
 class FreeholdError(Exception):
@@ -64,10 +70,11 @@ class FreeholdError(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, values: Given = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.values = known(values)
 
 
 class RequestError(FreeholdError):
@@ -83,8 +90,15 @@ class InvalidRequest(RequestError):
 
     code = "invalid_request"
 
-    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        hint: str | None = None,
+        values: Given = None,
+    ) -> None:
+        super().__init__(message, hint=hint, values=known(values, field=field))
         self.field = field
 
 
@@ -109,7 +123,13 @@ class PromptTooLong(RequestError):
                 f"the context holds {context}."
             )
         return cls(
-            message, hint="Shorten the prompt, ask for fewer tokens, or load with a larger context."
+            message,
+            hint="Shorten the prompt, ask for fewer tokens, or load with a larger context.",
+            values={
+                "prompt_tokens": prompt_tokens,
+                "requested_tokens": requested_tokens,
+                "context_tokens": context,
+            },
         )
 
 
@@ -167,7 +187,11 @@ class UnknownModel(NotFound):
                 if near
                 else "`freehold list --available` shows the models known by name."
             )
-        super().__init__(f"There is no model called {name!r}.", hint=hint)
+        super().__init__(
+            f"There is no model called {name!r}.",
+            hint=hint,
+            values={"model": name, "near": near or None},
+        )
 
 
 class ModelNotPulled(NotFound):
@@ -178,7 +202,9 @@ class ModelNotPulled(NotFound):
     def __init__(self, reference: str) -> None:
         self.reference = reference
         super().__init__(
-            f"{reference} is not on this machine.", hint=f"Fetch it with: freehold pull {reference}"
+            f"{reference} is not on this machine.",
+            hint=f"Fetch it with: freehold pull {reference}",
+            values={"model": reference},
         )
 
 
@@ -193,6 +219,7 @@ class ModelNotFetchable(NotFound):
             f"{reference} is known, but the catalogue lists no file of it to fetch.",
             hint=f"Find a GGUF of {upstream} on the hub and name it: "
             "freehold pull hf:owner/repo:file.gguf",
+            values={"model": reference, "release": upstream},
         )
 
 
@@ -205,6 +232,7 @@ class RequestNotFound(NotFound):
         super().__init__(
             f"No request {identity} is under way.",
             hint="It is over; GET /freehold/v1/activity lists those that are not.",
+            values={"id": identity},
         )
 
 
@@ -221,16 +249,28 @@ class UnsupportedFile(RefusedFile):
 
 
 class DigestMismatch(RefusedFile):
-    """The bytes are not the promised ones. Digests are SHA-256, lower-case hex."""
+    """The bytes are not the promised ones. Digests are SHA-256, lower-case hex.
+
+    ``what`` is a sentence's subject; ``file`` its name where others may know it.
+    """
 
     code = "digest_mismatch"
 
-    def __init__(self, what: str, *, expected: str, actual: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: str,
+        actual: str,
+        file: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         self.expected = expected
         self.actual = actual
         super().__init__(
             f"{what} has SHA-256 {actual}, but {expected} was expected; it will not be used.",
             hint=hint,
+            values={"file": file, "expected": expected, "actual": actual},
         )
 
 
@@ -316,9 +356,14 @@ class UpstreamUnavailable(Unavailable):
     code = "upstream_unavailable"
 
     def __init__(
-        self, message: str, *, retry_after: int | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        hint: str | None = None,
+        values: Given = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, values=known(values, retry_after=retry_after))
         self.retry_after = retry_after
 
 
@@ -327,8 +372,10 @@ class Limited(Unavailable):
 
     code = "limited"
 
-    def __init__(self, message: str, *, retry_after: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, retry_after: int, hint: str | None = None, values: Given = None
+    ) -> None:
+        super().__init__(message, hint=hint, values=known(values, retry_after=retry_after))
         self.retry_after = retry_after
 
 

@@ -133,6 +133,7 @@ def require_embeddable(request: EmbedRequest, capabilities: Capabilities) -> Non
             raise PromptTooLong(
                 f"{which} has {len(tokens)} tokens and the context holds {capabilities.context}.",
                 hint="Embed it in parts, or load with a larger context if the model has one.",
+                values={"prompt_tokens": len(tokens), "context_tokens": capabilities.context},
             )
 
 

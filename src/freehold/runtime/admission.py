@@ -217,6 +217,7 @@ class Admission:
                 f"The key {caller.name} may have {most} request{'s' * (most > 1)} under way "
                 "at once, and has.",
                 retry_after=door.until_a_place_is_free(),
+                values={"key": caller.name, "most": most},
             )
         bucket = self._bucket(caller)
         seconds = bucket.wait(self._clock()) if bucket is not None else 0.0
@@ -224,6 +225,7 @@ class Admission:
             raise TokenRateExceeded(
                 f"The key {caller.name} has used its {caller.terms.rate} tokens a minute.",
                 retry_after=_whole(seconds),
+                values={"key": caller.name, "most": caller.terms.rate},
             )
 
     def _require_room(self, door: _Door, places: int) -> None:
@@ -231,6 +233,7 @@ class Admission:
             raise QueueFull(
                 f"{door.turns.waiting} requests wait for this model already.",
                 retry_after=door.until_a_place_is_free(),
+                values={"waiting": door.turns.waiting},
             )
 
     def _bucket(self, caller: Caller) -> Bucket | None:
@@ -253,6 +256,7 @@ class Admission:
                 "The request's turn did not come before its deadline: "
                 f"{door.turns.running} were being answered and {door.turns.waiting} waiting.",
                 hint="Repeat the request later.",
+                values={"running": door.turns.running, "waiting": door.turns.waiting},
             ) from None
 
 

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.domain.error_values import Value, Values
 from freehold.domain.errors import DiskFull, InvalidRequest, NotFound, StoreBusy, Unavailable
 from freehold.process.decoding import from_json
 
 MAX_MESSAGES = 10_000
 _TITLE_CHARACTERS = 80
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -38,12 +39,15 @@ CREATE TABLE message (
     id TEXT PRIMARY KEY, conversation TEXT NOT NULL REFERENCES conversation (id) ON DELETE CASCADE,
     parent TEXT, role TEXT NOT NULL, content TEXT NOT NULL, reasoning TEXT NOT NULL,
     files TEXT NOT NULL, model TEXT, status TEXT NOT NULL, error TEXT, figures TEXT,
-    created REAL NOT NULL, error_code TEXT
+    created REAL NOT NULL, error_code TEXT, error_values TEXT
 ) STRICT;
 CREATE INDEX message_of ON message (conversation, created);
 """
 # From each version to the next.
-_CHANGES = ("ALTER TABLE message ADD COLUMN error_code TEXT;",)
+_CHANGES = (
+    "ALTER TABLE message ADD COLUMN error_code TEXT;",
+    "ALTER TABLE message ADD COLUMN error_values TEXT;",
+)
 
 
 class ConversationNotFound(NotFound):
@@ -55,6 +59,7 @@ class ConversationNotFound(NotFound):
         super().__init__(
             f"There is no conversation or message {identity!r} here.",
             hint="It was deleted, or belongs to another key.",
+            values={"id": identity},
         )
 
 
@@ -97,7 +102,8 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class KeptMessage(msgspec.Struct, frozen=True):
     """``status``: ``done``, ``running``, ``stopped`` (on demand), ``failed`` (``error`` says why,
-    and ``error_code`` for programs), or ``interrupted`` (the server ended first).
+    and ``error_code`` with ``error_values`` for programs), or ``interrupted`` (the server ended
+    first).
     """
 
     id: str
@@ -111,6 +117,7 @@ class KeptMessage(msgspec.Struct, frozen=True):
     status: str = "done"
     error: str | None = None
     error_code: str | None = None
+    error_values: Values | None = None
     figures: Figures | None = None
 
 
@@ -235,9 +242,10 @@ class Conversations:
                 raise InvalidRequest(
                     f"A conversation may have at most {MAX_MESSAGES} messages.",
                     hint="Begin a new one.",
+                    values={"most": MAX_MESSAGES},
                 )
             connection.execute(
-                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (message.id, identity, message.parent, message.role, *_changing(message)),
             )
             connection.execute(
@@ -250,7 +258,8 @@ class Conversations:
         with self._connection() as connection:
             connection.execute(
                 "UPDATE message SET content = ?, reasoning = ?, files = ?, model = ?, status = ?, "
-                "error = ?, figures = ?, created = ?, error_code = ? WHERE id = ?",
+                "error = ?, figures = ?, created = ?, error_code = ?, error_values = ? "
+                "WHERE id = ?",
                 (*_changing(message), message.id),
             )
 
@@ -286,7 +295,7 @@ def title_of(message: KeptMessage) -> str:
 _HEADING = "id, title, model, system, wishes, leaf, created, updated"
 _MESSAGE = (
     "id, parent, role, content, reasoning, files, model, status, error, figures, created, "
-    "error_code"
+    "error_code, error_values"
 )
 
 
@@ -302,6 +311,7 @@ def _changing(message: KeptMessage) -> tuple[str | float | None, ...]:
         None if message.figures is None else _json(message.figures),
         message.created,
         message.error_code,
+        None if message.error_values is None else _json(message.error_values),
     )
 
 
@@ -331,12 +341,13 @@ def _heading(row: sqlite3.Row) -> Heading:
 
 
 def _kept(row: sqlite3.Row) -> KeptMessage:
-    figures = row["figures"]
+    figures, values = row["figures"], row["error_values"]
     return KeptMessage(
         **{
             **dict(row),
             "files": from_json(row["files"], tuple[AttachedFile, ...]),
             "figures": None if figures is None else from_json(figures, Figures),
+            "error_values": None if values is None else from_json(values, dict[str, Value]),
         }
     )
 

@@ -97,7 +97,9 @@ class KeptAnswers:
         """
         if len(self._running) >= MOST_RUNNING:
             raise Unavailable(
-                f"{MOST_RUNNING} answers are being written already.", hint="Stop one of them."
+                f"{MOST_RUNNING} answers are being written already.",
+                hint="Stop one of them.",
+                values={"most": MOST_RUNNING},
             )
         heading, messages = await self.opened(owner, identity)
         branch = branch_to(messages, parent)
@@ -200,13 +202,13 @@ class KeptAnswers:
 
     async def _answer(self, running: _Running, asked: ChatRequest) -> None:
         saving = asyncio.create_task(self._save_now_and_then(running), name="save answer")
-        status, error, code = "done", None, None
+        status, error, code, values = "done", None, None, None
         try:
             await self._follow(running, asked)
         except asyncio.CancelledError:
             status = "stopped"
         except FreeholdError as failure:
-            status, code = "failed", failure.code
+            status, code, values = "failed", failure.code, failure.values
             error = failure.message if failure.hint is None else f"{failure} {failure.hint}"
         except Exception:
             log.exception("an answer of a conversation failed")
@@ -215,7 +217,7 @@ class KeptAnswers:
         saving.cancel()
         await asyncio.wait({saving})
         running.message = msgspec.structs.replace(
-            running.message, status=status, error=error, error_code=code
+            running.message, status=status, error=error, error_code=code, error_values=values
         )
         try:
             await asyncio.to_thread(self._conversations.save_message, running.now())

@@ -86,7 +86,7 @@ class Supervisor:
     def capabilities(self) -> Capabilities:
         """Valid after `start`."""
         if self._engine is None:
-            raise LoadFailed(f"{self.name} is not loaded.")
+            raise LoadFailed(f"{self.name} is not loaded.", values={"model": self.name})
         return self._engine.capabilities
 
     @property
@@ -201,6 +201,7 @@ class Supervisor:
         return PoisonRequest(
             f"This request was in flight in two crashes of {self.name} and is not tried again.",
             hint="Change the request; if it is harmless, report it with the server's log.",
+            values={"model": self.name},
         )
 
     # Restarts
@@ -213,6 +214,7 @@ class Supervisor:
             raise DeadlineExceeded(
                 f"{self.name} was not ready before the request's deadline.",
                 hint="Repeat the request later.",
+                values={"model": self.name},
             ) from None
 
     async def _ready(self) -> Engine:
@@ -227,7 +229,7 @@ class Supervisor:
         return await asyncio.shield(self._restarting)
 
     def _unloaded(self) -> EngineCrashed:
-        return EngineCrashed(f"{self.name} has been unloaded.")
+        return EngineCrashed(f"{self.name} has been unloaded.", values={"model": self.name})
 
     async def _restart(self) -> Engine:
         try:

@@ -275,17 +275,19 @@ class Residency:
                 self._forget(model)
 
     def _too_late(self, model: _Model) -> DeadlineExceeded:
+        names = None
         if model.phase is Phase.LOADING:
             reason = f"{model.name} was still being loaded"
         elif model.phase is Phase.WAITING:
             before = [other for other in self._models.values() if other is not model]
-            names = ", ".join(other.name for other in before if other.in_memory) or "other models"
-            reason = f"{model.name} had no room beside {names}"
+            names = tuple(other.name for other in before if other.in_memory) or None
+            reason = f"{model.name} had no room beside {', '.join(names or ('other models',))}"
         else:
             reason = f"it was another model's turn and {model.name} was leaving"
         return DeadlineExceeded(
             f"The answer did not begin before the request's deadline: {reason}.",
             hint="Repeat the request later.",
+            values={"model": model.name, "beside": names},
         )
 
     def _clear(self, now: float) -> None:
@@ -357,6 +359,12 @@ class Residency:
             f"{message}.",
             hint="Choose a smaller model or quantisation or a shorter --context, close other "
             "programs, or raise memory_budget if the memory is there.",
+            values={
+                "model": waiting.name,
+                "needed_bytes": waiting.size,
+                "free_bytes": room,
+                "pinned": tuple(model.name for model in pinned) or None,
+            },
         )
 
     def _in_way(self) -> list[_Model]:

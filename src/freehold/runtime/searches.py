@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from freehold.domain.error_values import Values
 from freehold.domain.errors import FreeholdError, StoreBusy, Unavailable
 from freehold.domain.sentences import Sentence, from_data
 from freehold.domain.setting_table import Group
@@ -70,6 +71,7 @@ class Search:
     """
 
     model: str
+    wishes: SearchWishes
     began: datetime
     unloaded: bool = False
     state: State = "running"
@@ -80,6 +82,7 @@ class Search:
     notes: list[Sentence] = field(default_factory=list)
     error: str | None = None
     error_code: str | None = None
+    error_values: Values = field(default_factory=dict)
     told: bool = False
 
     @property
@@ -99,8 +102,9 @@ class Search:
                 self.ends = time.monotonic() + seconds
             case {"event": "note", "text": str(), "code": str(), "values": dict()}:
                 self.notes.append(from_data(told))
-            case {"event": "failed", "code": str(code), "message": str(message)}:
+            case {"event": "failed", "code": str(code), "message": str(message), "values": dict()}:
                 self.error, self.error_code = message, code
+                self.error_values = told["values"]
             case {"event": "result"}:
                 self.told = True
 
@@ -131,14 +135,16 @@ class Searches:
             raise StoreBusy(
                 f"This server is tuning {self.latest.model} already.",
                 hint="Wait until that has ended, or stop it.",
+                values={"model": self.latest.model},
             )
         standing = self._manager.standing(name)
         if standing is not None and (standing.resident.users or standing.resident.waiting):
             raise Unavailable(
                 f"{model} is being used, and measuring it would tell nothing.",
                 hint="Wait until its requests are over, or stop them.",
+                values={"model": model},
             )
-        search = Search(model, datetime.now(UTC), unloaded=standing is not None)
+        search = Search(model, wishes, datetime.now(UTC), unloaded=standing is not None)
         self.latest, self._stopping = search, False
         try:
             if search.unloaded:
@@ -150,7 +156,8 @@ class Searches:
                 search.state = "stopped"
             else:
                 search.state, search.error = "failed", "It could not be started."
-                search.error_code = error.code if isinstance(error, FreeholdError) else ""
+                if isinstance(error, FreeholdError):
+                    search.error_code, search.error_values = error.code, error.values
             raise
         self._following = asyncio.create_task(self._follow(search, self._process), name="tuning")
         if self._stopping or self._closed:  # meanwhile

@@ -48,6 +48,7 @@ class Upstreams:
             raise OfflineRefused(
                 f"freehold is offline, and the upstream {name} cannot be used.",
                 hint="Leave out --offline (and FREEHOLD_OFFLINE) to allow the network.",
+                values={"upstream": name},
             )
         return self._engines[name]
 

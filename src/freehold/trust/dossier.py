@@ -230,6 +230,12 @@ def required(permission: Permission, reference: str) -> Permission:
     raise LicenceRefused(
         f"{doing} {reference} is refused by {permission.rule}: {ruling.outcome}.{reason}",
         hint=hint,
+        values={
+            "model": reference,
+            "use": str(use),
+            "outcome": str(ruling.outcome),
+            "rule": permission.rule,
+        },
     )
 
 

@@ -168,5 +168,9 @@ def _refuse(event: str, peer: Peer) -> None:
     if not peer.leaves:
         return
     if event in ("getaddrinfo", "gethostbyname"):
-        raise OfflineRefused(f"freehold is offline and does not look up {peer.host}.", hint=_HINT)
-    raise OfflineRefused(f"freehold is offline and does not connect to {peer}.", hint=_HINT)
+        doing = f"look up {peer.host}"
+    else:
+        doing = f"connect to {peer}"
+    raise OfflineRefused(
+        f"freehold is offline and does not {doing}.", hint=_HINT, values={"host": peer.host}
+    )

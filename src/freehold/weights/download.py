@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from freehold.domain.error_values import known
 from freehold.domain.errors import (
     CannotResume,
     DigestMismatch,
@@ -121,6 +122,7 @@ class Downloader:
                 except SourceUnavailable as error:
                     arrived = partial.stat().st_size if partial.exists() else 0
                     if attempt + 1 == ATTEMPTS_PER_SOURCE or (arrived == done and attempt > 0):
+                        error.values = known(error.values, file=file.name)
                         raise
                     done = arrived
                     log.info("%s; resuming at byte %d", error, done)
@@ -149,7 +151,8 @@ class Downloader:
                     if file.size is not None and offset + count + len(chunk) > file.size:
                         raise SourceUnavailable(
                             f"{source.description} sends more than the {file.size} bytes that "
-                            f"{file.name} should have."
+                            f"{file.name} should have.",
+                            values={"file": file.name},
                         )
                     out.write(chunk)
                     out.flush()
@@ -159,7 +162,8 @@ class Downloader:
             if file.size is not None and offset + count < file.size:
                 raise SourceUnavailable(
                     f"{source.description} ended {file.name} after {offset + count} of "
-                    f"{file.size} bytes."
+                    f"{file.size} bytes.",
+                    values={"file": file.name},
                 )
         return count
 
@@ -170,11 +174,14 @@ class Downloader:
                 f"{file.name} as it arrived",
                 expected=file.sha256,
                 actual=digest,
+                file=file.name,
                 hint="The source does not hold the promised file. Nothing was kept.",
             )
         if size == 0:
             partial.unlink(missing_ok=True)
-            raise InvalidModelFile(f"{file.name} is empty at its source.")
+            raise InvalidModelFile(
+                f"{file.name} is empty at its source.", values={"file": file.name}
+            )
 
     def _check_room(self, offer: Offer) -> None:
         needed = sum(
@@ -194,6 +201,7 @@ class Downloader:
                 f"{self._store.home} has {_gigabytes(free)} free.",
                 hint="Free some space (`freehold prune` helps), or set FREEHOLD_HOME to a folder "
                 "on another disk.",
+                values={"needed_bytes": needed - here, "free_bytes": free},
             )
 
     def _say_waiting(self) -> None:

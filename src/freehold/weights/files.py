@@ -35,6 +35,7 @@ def require_room(home: Path, needed: int, *, subject: str, hint: str) -> None:
             f"{subject} needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are "
             "free.",
             hint=hint,
+            values={"needed_bytes": needed, "free_bytes": free},
         )
 
 

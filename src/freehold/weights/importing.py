@@ -299,6 +299,7 @@ def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
             f"{source.name} has {source.stat().st_size / 1e9:.2f} GB and the store's disk has "
             f"{free / 1e9:.2f} GB free.",
             hint="Free some space, or share the file with --link (then do not change it).",
+            values={"needed_bytes": source.stat().st_size, "free_bytes": free},
         )
     with disk_full_is_ours(target.parent), source.open("rb") as read, target.open("wb") as write:
         while chunk := read.read(CHUNK):

@@ -271,6 +271,7 @@ class Library:
             raise OfflineRefused(
                 f"{reference} is not on this machine, and freehold is offline.",
                 hint="Leave out --offline (and FREEHOLD_OFFLINE) to fetch it.",
+                values={"model": str(reference)},
             )
         # Imported only now: nothing that does not fetch ever loads what can.
         from freehold.weights.origins import sources_of  # noqa: PLC0415

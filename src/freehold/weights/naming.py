@@ -71,10 +71,13 @@ def refuse_other_formats(name: str) -> None:
             f"{name} is not a GGUF file and may run code of its own; freehold never opens such "
             "files.",
             hint=_CONVERTED,
+            values={"file": name},
         )
     if name.lower().endswith(_OTHERS):
         raise UnsupportedFile(
-            f"{name} is not a GGUF file; freehold runs GGUF files only.", hint=_CONVERTED
+            f"{name} is not a GGUF file; freehold runs GGUF files only.",
+            hint=_CONVERTED,
+            values={"file": name},
         )
 
 

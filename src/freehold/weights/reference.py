@@ -136,7 +136,9 @@ def _parse_name(text: str) -> NameReference:
     named = _NAME.fullmatch(name) and (not colon or _NAME.fullmatch(tag))
     # Written down, "HF:x" in lower case would be a repository.
     if not named or not text.isascii() or f"{name}:" == _PREFIX:
-        raise InvalidReference(f"{text!r} is not the name of a model.", hint=_FORMS)
+        raise InvalidReference(
+            f"{text!r} is not the name of a model.", hint=_FORMS, values={"reference": text}
+        )
     return NameReference(name, tag or None)
 
 

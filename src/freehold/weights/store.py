@@ -157,6 +157,7 @@ class Store:
                 f"The stored file {path}",
                 expected=sha256,
                 actual=actual,
+                file=path.name,
                 hint="It was changed after it was fetched. Remove the model with "
                 "`freehold rm` and pull it again.",
             )

@@ -1,5 +1,6 @@
 /** Conversations, as the server keeps them. */
 
+import type { ErrorValues } from "../pure/filling";
 import { events, get, order, send } from "./http";
 import type { components } from "./schema";
 
@@ -16,7 +17,7 @@ export type Change = Partial<Schemas["ChangedConversation"]>;
 export type News =
   | Schemas["Whole"]
   | { type: "more"; content: string; reasoning: string }
-  | { type: "failed"; message: string; code: string };
+  | { type: "failed"; message: string; code: string; values: ErrorValues };
 
 const ROOT = "/freehold/v1/conversations";
 

@@ -1,11 +1,14 @@
 /** Talking to the server this page came from, and to nobody else. */
 
+import type { ErrorValues } from "../pure/filling";
+
 /** What the server said no to, in its own words; `status` 0: it could not be reached. */
 export class Problem extends Error {
   constructor(
     readonly status: number,
     message: string,
     readonly code = "",
+    readonly values: ErrorValues = {},
   ) {
     super(message);
   }
@@ -24,16 +27,21 @@ async function answered(path: string, init: RequestInit): Promise<Response> {
   throw problem(status, await response.text()) ?? new Problem(status, statusText);
 }
 
+interface Told {
+  readonly message?: string;
+  readonly code?: string;
+  readonly values?: ErrorValues;
+}
+const asProblem = (status: number, message: string, { code, values }: Told): Problem =>
+  new Problem(status, message, code, values);
+
 /** What an error body of either dialect says; null: it is none. */
 export function problem(status: number, body: string): Problem | null {
   try {
-    const parsed = JSON.parse(body) as { error?: unknown; code?: unknown } | null;
+    const parsed = JSON.parse(body) as Partial<Told & { error: string | Told }> | null;
     const error = parsed?.error;
-    if (typeof error === "string") return new Problem(status, error, String(parsed?.code ?? ""));
-    if (typeof error === "object" && error !== null && "message" in error) {
-      const code = "code" in error ? String(error.code) : "";
-      return new Problem(status, String(error.message), code);
-    }
+    if (typeof error === "string") return asProblem(status, error, parsed ?? {});
+    if (typeof error === "object" && error?.message) return asProblem(status, error.message, error);
   } catch {
     // no JSON
   }

@@ -1549,7 +1549,7 @@ export interface components {
         /**
          * Message
          * @description ``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
-         *     ``error_code`` for programs; ``interrupted`` is one whose server ended.
+         *     ``error_code`` and ``error_values`` for programs; ``interrupted`` is one whose server ended.
          */
         readonly Message: {
             /** Content */
@@ -1560,6 +1560,10 @@ export interface components {
             readonly error: string | null;
             /** Error Code */
             readonly error_code: string | null;
+            /** Error Values */
+            readonly error_values: {
+                readonly [key: string]: string | number | readonly string[];
+            } | null;
             readonly figures: components["schemas"]["Figures"] | null;
             /** Files */
             readonly files: readonly components["schemas"]["AttachedFile"][];
@@ -2073,7 +2077,7 @@ export interface components {
          * SearchShown
          * @description A search. ``done`` of ``count`` measurements of ``stage`` are made. ``seconds_left`` is what
          *     the whole should still take. ``unloaded``: the model was in memory, and was unloaded for it.
-         *     ``stopped``: beginning it again goes on with what was measured.
+         *     ``stopped``: beginning it again, with the same wishes, goes on with what was measured.
          */
         readonly SearchShown: {
             /** Began */
@@ -2086,6 +2090,17 @@ export interface components {
             readonly error: string | null;
             /** Error Code */
             readonly error_code: string | null;
+            /**
+             * Error Values
+             * @description What an error is about, by name: a model, a limit, a host. Never text of a prompt. Which there can be depends on its `code`; more may be added.
+             * @example {
+             *       "context_tokens": 8192,
+             *       "prompt_tokens": 9000
+             *     }
+             */
+            readonly error_values: {
+                readonly [key: string]: string | number | readonly string[];
+            };
             /** Model */
             readonly model: string;
             /** Notes */
@@ -2101,6 +2116,23 @@ export interface components {
             readonly state: "running" | "done" | "stopped" | "failed";
             /** Unloaded */
             readonly unloaded: boolean;
+            readonly wishes: components["schemas"]["SearchWished"];
+        };
+        /**
+         * SearchWished
+         * @description What a search was begun with; null: as `freehold tune` does.
+         */
+        readonly SearchWished: {
+            /** Depth */
+            readonly depth: number | null;
+            /** Formats */
+            readonly formats: readonly string[] | null;
+            /** Max Loss */
+            readonly max_loss: number;
+            /** Minutes */
+            readonly minutes: number;
+            /** Users */
+            readonly users: number | null;
         };
         /**
          * SeenPrompt

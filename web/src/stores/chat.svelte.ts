@@ -185,7 +185,7 @@ class Chat {
     };
     try {
       for await (const news of api.watch(id, message, leaving)) {
-        if (news.type === "failed") throw new Problem(500, news.message, news.code);
+        if (news.type === "failed") throw new Problem(500, news.message, news.code, news.values);
         if (news.type === "whole") {
           arrived = { content: news.message.content, reasoning: news.message.reasoning };
           if (news.message.status !== "running") {

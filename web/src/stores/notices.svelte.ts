@@ -1,13 +1,16 @@
 /** What went wrong, in one sentence, until it is dismissed. */
 
 import { Problem } from "../api/http";
+import type { ErrorValues } from "../pure/filling";
 import { access } from "./access.svelte";
 import { words } from "./appearance.svelte";
 
-/** `code` null: in words of the page. Else `text` is the server's own, in English. */
+/** `code` null: in words of the page. Else `text` is the server's own, in English, and `values`
+ * are what it is about. */
 export interface Complaint {
   readonly text: string;
   readonly code: string | null;
+  readonly values?: ErrorValues;
 }
 
 class Notices {
@@ -38,7 +41,7 @@ class Notices {
 export function complaint(error: unknown): Complaint {
   if (!(error instanceof Problem)) return { text: String(error), code: "" };
   if (error.status === 0) return { text: words().unreachable, code: null };
-  return { text: error.message, code: error.code };
+  return { text: error.message, code: error.code, values: error.values };
 }
 
 export const notices = new Notices();

@@ -11,7 +11,6 @@ const EVERY = 1000;
 class TuningStore {
   #search = $state.raw<api.Search | null>(null);
   #finished = $state(0);
-  #wanted = new Map<string, api.TuneRequest>();
 
   get search(): api.Search | null {
     return this.#search;
@@ -40,13 +39,12 @@ class TuningStore {
   async begin(wanted: api.TuneRequest): Promise<void> {
     await notices.attempt(async () => {
       this.#search = await api.begin(wanted);
-      this.#wanted.set(this.#search.model, wanted);
     });
     await models.read();
   }
   /** Once more as it was begun; what was measured is not measured again. */
-  async goOn(model: string): Promise<void> {
-    await this.begin(this.#wanted.get(model) ?? { model, minutes: 20, max_loss: 0.02 });
+  async goOn({ model, wishes }: api.Search): Promise<void> {
+    await this.begin({ model, ...wishes });
   }
   async stop(): Promise<void> {
     await notices.attempt(() => api.stop());

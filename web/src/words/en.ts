@@ -18,9 +18,14 @@ export const en = {
   save: "Save",
   remove: "Delete",
   unreachable: "The server does not answer. Is it still running?",
-  /** By the code of the error, with what to do next. English is the server's own. */
+  /**
+   * By the code of the error, with what to do next, as `pure/filling` reads them. English is the
+   * server's own.
+   */
   errors: {} as Record<string, string>,
   original: "The server's own words",
+  /** Between the things of a list. */
+  between: ", ",
   dismiss: "Dismiss",
   keyNeeded: "This server asks for a key.",
   keyHint: "Use the link it printed when it started, or a key that was made for you.",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from freehold.api.admin.tuning_schema import (
     LossShown,
     PointShown,
     SearchShown,
+    SearchWished,
     SpeedsShown,
     TuneRequest,
     TuningShown,
 )
 from freehold.api.openai.profiles import settings_shown
 from freehold.api.sentences import all_shown
+from freehold.domain.error_values import as_data
 from freehold.machine.tuning import TunedPoint, Tuning
 from freehold.runtime.searches import Search, SearchWishes
 
@@ -31,6 +35,7 @@ def wishes(body: TuneRequest) -> SearchWishes:
 def search(found: Search) -> SearchShown:
     return SearchShown(
         model=found.model,
+        wishes=SearchWished.model_validate(dataclasses.asdict(found.wishes)),
         state=found.state,
         began=found.began.isoformat(timespec="seconds"),
         unloaded=found.unloaded,
@@ -41,6 +46,7 @@ def search(found: Search) -> SearchShown:
         notes=all_shown(found.notes),
         error=found.error,
         error_code=found.error_code,
+        error_values=as_data(found.error_values),
     )
 
 

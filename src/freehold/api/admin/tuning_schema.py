@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from freehold.api.bounds import ErrorValues
 from freehold.api.openai.common import ModelName, Request
 from freehold.api.openai.profiles import SettingsShown
 from freehold.api.sentences import Sentence
@@ -34,13 +35,24 @@ class TuneRequest(Request):
     )
 
 
+class SearchWished(BaseModel):
+    """What a search was begun with; null: as `freehold tune` does."""
+
+    minutes: float
+    max_loss: float
+    users: int | None
+    depth: int | None
+    formats: list[str] | None
+
+
 class SearchShown(BaseModel):
     """A search. ``done`` of ``count`` measurements of ``stage`` are made. ``seconds_left`` is what
     the whole should still take. ``unloaded``: the model was in memory, and was unloaded for it.
-    ``stopped``: beginning it again goes on with what was measured.
+    ``stopped``: beginning it again, with the same wishes, goes on with what was measured.
     """
 
     model: str
+    wishes: SearchWished
     state: Literal["running", "done", "stopped", "failed"]
     began: str
     unloaded: bool
@@ -51,6 +63,7 @@ class SearchShown(BaseModel):
     notes: list[Sentence]
     error: str | None
     error_code: str | None
+    error_values: ErrorValues
 
 
 class TuningState(BaseModel):

@@ -302,14 +302,18 @@ def in_own_words(error: InvalidRequest, model: str) -> InvalidRequest:
         return error
     inability = _INABILITIES.get(error.field)
     message = error.message if inability is None else f'"{model}" {inability}. {error.message}'
-    return InvalidRequest(message, field=_FIELDS.get(error.field, error.field), hint=error.hint)
+    field = _FIELDS.get(error.field, error.field)
+    return InvalidRequest(message, field=field, hint=error.hint, values=error.values)
 
 
 def error_body(problem: Problem) -> ErrorResponse:
     """A sentence or two; there is no other place to name the field in."""
-    if problem.field is None or _names(problem.message, problem.field):
-        return ErrorResponse(error=problem.message, code=problem.code)
-    return ErrorResponse(error=f"{problem.field}: {problem.message}", code=problem.code)
+    named = problem.field is None or _names(problem.message, problem.field)
+    return ErrorResponse(
+        error=problem.message if named else f"{problem.field}: {problem.message}",
+        code=problem.code,
+        values=problem.told,
+    )
 
 
 def _names(message: str, field: str) -> bool:

@@ -57,6 +57,7 @@ def too_long(body: EmbedRequest | EmbeddingsRequest, error: PromptTooLong) -> Pr
     return PromptTooLong(
         f"{error.message} Nothing is silently truncated here, with truncate or without.",
         hint=error.hint,
+        values=error.values,
     )
 
 

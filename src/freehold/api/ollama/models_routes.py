@@ -309,6 +309,7 @@ async def delete(body: DeleteRequest, request: Request) -> Response:
         raise Unavailable(
             f"{reference} is in use or pinned, and was not deleted.",
             hint="Ask again when its answers have ended; `freehold stop` unloads a pinned one.",
+            values={"model": reference},
         )
     store = runtime.library.store
     await asyncio.to_thread(housekeeping.remove, store, manifest)
@@ -323,6 +324,7 @@ def _own_reference(runtime: Runtime, given: str) -> str:
         raise InvalidRequest(
             f"{given} is an alias of {reference}, given to this server as a setting.",
             hint=f"To delete the model itself, name {reference}.",
+            values={"model": reference},
         )
     return reference
 

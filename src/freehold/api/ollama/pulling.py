@@ -141,6 +141,7 @@ class Pulls:
                     f"{len(self._going)} models are being pulled already. "
                     "Ask again when one is here.",
                     retry_after=RETRY_AFTER_SECONDS,
+                    values={"most": self._most},
                 )
             )
         pulling = _in_a_thread(dossiers, name, watch)

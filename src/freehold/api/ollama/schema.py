@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from freehold.api.bounds import JsonObject
+from freehold.api.bounds import ErrorValues, JsonObject
 from freehold.domain.durations import DURATION
 from freehold.domain.sampling import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
@@ -303,7 +303,8 @@ class ChatResponse(Answer):
 
 
 class ErrorResponse(BaseModel):
-    """``code`` is ours: Ollama's clients read the sentence alone."""
+    """``code`` and ``values`` are ours: Ollama's clients read the sentence alone."""
 
     error: str
     code: str
+    values: ErrorValues

@@ -107,7 +107,7 @@ def _require_sense(body: CompletionsRequest) -> None:
 def in_own_words(error: InvalidRequest) -> InvalidRequest:
     """The same complaint with the field as this route names it."""
     field = _OWN_WORDS.get(error.field or "", error.field)
-    return InvalidRequest(error.message, field=field, hint=error.hint)
+    return InvalidRequest(error.message, field=field, hint=error.hint, values=error.values)
 
 
 class _Scribe:

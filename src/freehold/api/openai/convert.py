@@ -358,7 +358,7 @@ class Chunks:
 def in_own_words(error: InvalidRequest) -> InvalidRequest:
     """The same complaint with the field as the chat route names it."""
     field = "reasoning_budget" if error.field == "reasoning" else error.field
-    return InvalidRequest(error.message, field=field, hint=error.hint)
+    return InvalidRequest(error.message, field=field, hint=error.hint, values=error.values)
 
 
 def error_body(problem: Problem) -> ErrorResponse:
@@ -368,5 +368,6 @@ def error_body(problem: Problem) -> ErrorResponse:
             type=_TYPES.get(problem.status, "server_error"),
             param=problem.field,
             code=problem.code,
+            values=problem.told,
         )
     )

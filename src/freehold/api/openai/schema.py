@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from freehold.api.bounds import JsonObject
+from freehold.api.bounds import ErrorValues, JsonObject
 from freehold.api.openai.common import (
     MAX_ANSWERS,
     MAX_MESSAGES,
@@ -373,10 +373,13 @@ class ModelList(BaseModel):
 
 
 class ErrorDetails(BaseModel):
+    """``code`` does not change; ``values``, which OpenAI's lacks, are what the message is about."""
+
     message: str
     type: str
     param: str | None
     code: str
+    values: ErrorValues
 
 
 class ErrorResponse(BaseModel):

@@ -149,7 +149,13 @@ async def _told(
 
 
 def _failed(problem: Problem) -> list[bytes]:
-    return [event(schema.Failed(message=problem.message, code=problem.code).model_dump_json())]
+    return [
+        event(
+            schema.Failed(
+                message=problem.message, code=problem.code, values=problem.told
+            ).model_dump_json()
+        )
+    ]
 
 
 @router.post("/{identity}/messages/{answer}/stop", responses=_ERRORS)

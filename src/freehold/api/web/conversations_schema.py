@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from freehold.api.bounds import writable
+from freehold.api.bounds import ErrorValues, writable
 
 MAX_FILES = 32
 MAX_TOKENS = 16 * 1024 * 1024
@@ -97,7 +97,7 @@ class Figures(BaseModel):
 
 class Message(BaseModel):
     """``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
-    ``error_code`` for programs; ``interrupted`` is one whose server ended.
+    ``error_code`` and ``error_values`` for programs; ``interrupted`` is one whose server ended.
     """
 
     id: str
@@ -110,6 +110,7 @@ class Message(BaseModel):
     status: Literal["done", "running", "stopped", "failed", "interrupted"]
     error: str | None
     error_code: str | None
+    error_values: ErrorValues | None
     figures: Figures | None
     created: float
 
@@ -162,6 +163,7 @@ class Failed(BaseModel):
     type: Literal["failed"] = "failed"
     message: str
     code: str
+    values: ErrorValues
 
 
 class SeenPrompt(BaseModel):

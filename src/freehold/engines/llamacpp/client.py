@@ -170,7 +170,11 @@ class LlamaCppEngine:
                 self._reader = asyncio.create_task(self._read(child), name="worker reader")
             case Refused(message, hint):
                 await child.stop(grace=1.0)
-                raise LoadFailed(message, hint=hint or _telling_line(child.last_words()))
+                raise LoadFailed(
+                    message,
+                    hint=hint or _telling_line(child.last_words()),
+                    values={"model": self._config.model},
+                )
             case _:
                 raise await self._load_crashed(child)
 
@@ -283,6 +287,7 @@ class LlamaCppEngine:
         self._dead = EngineCrashed(
             f"The process running {self._config.model} {describe_exit(returncode)}.",
             hint="It is started again; repeat the request.",
+            values={"model": self._config.model},
         )
         self._fail_all(self._dead)
 
@@ -342,6 +347,7 @@ class LlamaCppEngine:
             hint=_telling_line(child.last_words())
             or "`freehold doctor` checks the native build; "
             "too little memory is the other usual reason.",
+            values={"model": self._config.model},
         )
 
 

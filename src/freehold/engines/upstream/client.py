@@ -217,6 +217,7 @@ class Client:
             unavailable = UpstreamUnavailable(
                 f"The upstream {self._upstream.name} cannot be reached.",
                 hint="Its operator, or this server's, has to see why.",
+                values={"upstream": self._upstream.name},
             )
             raise Fault(unavailable, Sign.GONE, sent=False) from error
         except httpx2.TransportError as error:
@@ -274,7 +275,8 @@ class Client:
 
     def _broken(self) -> Fault:
         name = self._upstream.name
-        return Fault(UpstreamFailed(f"The upstream {name} broke the connection."), Sign.ILL)
+        said = f"The upstream {name} broke the connection."
+        return Fault(UpstreamFailed(said, values={"upstream": name}), Sign.ILL)
 
     def _misbehaved(self, url: str, why: str) -> Fault:
         """``why`` is in our words: nothing that it wrote."""
@@ -283,7 +285,7 @@ class Client:
 
 def misbehaved(upstream: Upstream, url: str, why: str) -> Fault:
     said = f"The upstream {upstream.name} made no sense at {host_of(url)}: {why}."
-    return Fault(UpstreamFailed(said), Sign.ILL)
+    return Fault(UpstreamFailed(said, values={"upstream": upstream.name}), Sign.ILL)
 
 
 def _late() -> DeadlineExceeded:

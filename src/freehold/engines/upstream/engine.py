@@ -140,6 +140,7 @@ class UpstreamEngine:
                 f"There is no key for the upstream {self.upstream.name}: the variable "
                 f"{self.upstream.key_variable} is not set.",
                 hint="The operator of this server has to set it and start the server again.",
+                values={"upstream": self.upstream.name},
             )
         self.start()
         return self._opened()
@@ -226,7 +227,8 @@ class UpstreamEngine:
                     parts = reader.read(chunk)
                 except Unusable as error:  # whoever asks for that must not take the replica away
                     said = f"The upstream {self.upstream.name} sends {error}."
-                    raise Fault(UpstreamFailed(said), None) from error
+                    failed = UpstreamFailed(said, values={"upstream": self.upstream.name})
+                    raise Fault(failed, None) from error
                 except Nonsense as error:
                     raise misbehaved(self.upstream, ticket.url, f"it sends {error}") from error
                 if parts and self._replicas.begun(ticket):
@@ -250,7 +252,9 @@ class UpstreamEngine:
                 self._unbegun[ticket.number] = (ticket, waiting)
                 return await anext(chunks, None)
         except TimeoutError:
-            error = UpstreamFailed(f"The upstream {self.upstream.name} did not answer.")
+            name = self.upstream.name
+            said = f"The upstream {name} did not answer."
+            error = UpstreamFailed(said, values={"upstream": name})
             raise Fault(error, None) from None
         finally:
             del self._unbegun[ticket.number]
@@ -296,6 +300,7 @@ class UpstreamEngine:
         raise tries.error or UpstreamUnavailable(
             f"No replica of the upstream {self.upstream.name} is well.",
             retry_after=math.ceil(max(self._replicas.until_readmission(_now()), 1.0)),
+            values={"upstream": self.upstream.name},
         )
 
     async def _readmitted(

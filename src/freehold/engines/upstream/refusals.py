@@ -70,16 +70,16 @@ def judged(upstream: Upstream, host: str, refusal: Refusal) -> tuple[FreeholdErr
     """What the caller is told, and what it says about the replica: `Sign.WELL` where no other one
     needs to be asked, None where it says nothing.
     """
-    wait = _seconds(refusal.retry_after)
+    wait, named = _seconds(refusal.retry_after), {"upstream": upstream.name}
     if refusal.status in (400, 413, 422):
         return _callers_fault(upstream, refusal), Sign.WELL
     if refusal.status == 429:
         said = f"The upstream {upstream.name} has too much to do."
-        return UpstreamLimited(said, retry_after=wait or _USUAL_WAIT), None
+        return UpstreamLimited(said, retry_after=wait or _USUAL_WAIT, values=named), None
     if refusal.status == 503:
         said = f"The upstream {upstream.name} cannot answer now."
         sign = Sign.ILL if wait is None else None
-        return UpstreamUnavailable(said, retry_after=wait or _USUAL_WAIT), sign
+        return UpstreamUnavailable(said, retry_after=wait or _USUAL_WAIT, values=named), sign
     advice = _ADVICE.get(refusal.status, "")
     log.warning(
         "upstream %s: %s answers with HTTP %d%s", upstream.name, host, refusal.status, advice
@@ -99,14 +99,19 @@ _ADVICE = {
 def _others_fault(name: str, status: int) -> FreeholdError:
     if status in (401, 403):
         hint = "The operator of this server has to see to its key."
-        return UpstreamUnavailable(f"The upstream {name} does not let us in.", hint=hint)
+        return UpstreamUnavailable(
+            f"The upstream {name} does not let us in.", hint=hint, values={"upstream": name}
+        )
     if status == 404:
         said = f"The upstream {name} does not have its model, or has it under another name."
         hint = "The operator of this server has to see to its settings."
-        return UpstreamUnavailable(said, hint=hint)
-    if status < 400:  # we go nowhere else
-        return UpstreamFailed(f"The upstream {name} sends us elsewhere (HTTP {status}).")
-    return UpstreamFailed(f"The upstream {name} has a fault of its own (HTTP {status}).")
+        return UpstreamUnavailable(said, hint=hint, values={"upstream": name})
+    # We go nowhere else.
+    fault = "sends us elsewhere" if status < 400 else "has a fault of its own"
+    return UpstreamFailed(
+        f"The upstream {name} {fault} (HTTP {status}).",
+        values={"upstream": name, "status": status},
+    )
 
 
 def _callers_fault(upstream: Upstream, refusal: Refusal) -> FreeholdError:
@@ -117,6 +122,7 @@ def _callers_fault(upstream: Upstream, refusal: Refusal) -> FreeholdError:
         return PromptTooLong(
             f"The upstream {upstream.name} says: {said}",
             hint="Shorten the prompt, or ask for fewer tokens.",
+            values={"upstream": upstream.name},
         )
     return InvalidRequest(
         f"The upstream {upstream.name} says: {said or f'HTTP {refusal.status}.'}",

@@ -180,6 +180,7 @@ class Tuner:
             raise LoadFailed(
                 f"{self.model.name} cannot be measured as it is: {timing.failure}",
                 hint="With less --depth or fewer --users it takes less memory.",
+                values={"model": self.model.name},
             )
         self.watcher.done("as it is")
         return self._projected(timing.speeds)
@@ -309,6 +310,7 @@ class Tuner:
             raise LoadFailed(
                 f"{self.model.name} as it is cannot be measured {self.wishes.depth} tokens deep.",
                 hint="Tune with less --depth.",
+                values={"model": self.model.name},
             )
         return whole
 

@@ -59,7 +59,9 @@ class UnknownKey(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"There is no key called {name!r} in use.", hint="`freehold key list` shows them."
+            f"There is no key called {name!r} in use.",
+            hint="`freehold key list` shows them.",
+            values={"key": name},
         )
 
 
@@ -189,6 +191,7 @@ class KeyFile:
                 raise InvalidSetting(
                     f"A key called {key.name} is in use.",
                     hint="Choose another name, or revoke that one first.",
+                    values={"key": key.name},
                 ) from None
 
     def revoke(self, name: str, now: float) -> Key:

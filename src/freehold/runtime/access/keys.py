@@ -77,7 +77,11 @@ def issue(name: str, terms: Terms, *, now: float, expires: float | None = None) 
     require_name(name)
     require_terms(terms)
     if expires is not None and expires <= now:
-        raise InvalidSetting("The key would have expired already.", hint="Give a later time.")
+        raise InvalidSetting(
+            "The key would have expired already.",
+            hint="Give a later time.",
+            values={"field": "expires"},
+        )
     identity = secrets.token_hex(6)
     text = f"fh_{identity}_{secrets.token_hex(24)}"
     return Issued(Key(identity, name, digest_of(text), terms, now, expires), text)
@@ -99,6 +103,7 @@ def moment(text: str, now: float) -> float:
         raise InvalidSetting(
             f"{text!r} is no time at which a key could expire.",
             hint="Give a duration such as 30d or 12h, or a date such as 2027-01-31.",
+            values={"field": "expires"},
         )
     return now + length
 
@@ -132,29 +137,44 @@ def require_name(name: str) -> None:
             f"{name!r} cannot be the name of a key.",
             hint="Use letters, digits, dots, dashes and underscores, 64 at most; "
             f"{', '.join(sorted(_RESERVED))} are taken.",
+            values={"field": "name"},
         )
 
 
 def require_terms(terms: Terms) -> None:
     """Raise `InvalidSetting` for what no key may be given."""
     if not terms.scopes:
-        raise InvalidSetting("A key without a scope may do nothing.", hint="Give it infer, say.")
+        raise InvalidSetting(
+            "A key without a scope may do nothing.",
+            hint="Give it infer, say.",
+            values={"field": "scopes"},
+        )
     if Scope.MANAGE in terms.scopes and terms.models:
         raise InvalidSetting(
-            "A key of scope manage handles every model.", hint="Leave the models out."
+            "A key of scope manage handles every model.",
+            hint="Leave the models out.",
+            values={"field": "models"},
         )
     if len(terms.models) > MAX_MODELS:
-        raise InvalidSetting(f"A key may name {MAX_MODELS} patterns of models at most.")
+        raise InvalidSetting(
+            f"A key may name {MAX_MODELS} patterns of models at most.",
+            values={"field": "models", "most": MAX_MODELS},
+        )
     for pattern in terms.models:
         if not 0 < len(pattern) <= MAX_PATTERN or not pattern.isprintable():
-            raise InvalidSetting(f"{pattern!r} is no pattern for names of models.")
+            raise InvalidSetting(
+                f"{pattern!r} is no pattern for names of models.", values={"field": "models"}
+            )
     for what, value, most in (
         ("concurrency", terms.concurrency, MAX_CONCURRENCY),
         ("rate", terms.rate, MAX_RATE),
         ("weight", terms.weight, MAX_WEIGHT),
     ):
         if value is not None and not 1 <= value <= most:
-            raise InvalidSetting(f"{what} must be between 1 and {most}.")
+            raise InvalidSetting(
+                f"{what} must be between 1 and {most}.",
+                values={"field": what, "least": 1, "most": most},
+            )
 
 
 def id_of(text: str) -> str | None:

@@ -60,12 +60,13 @@ class HttpStatusError(SourceUnavailable):
         self,
         message: str,
         *,
+        host: str,
         status: int,
         error_code: str | None = None,
         retry_after_s: int | None = None,
         redirected: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, values={"host": host, "status": status})
         self.status = status
         self.error_code = error_code
         self.retry_after_s = retry_after_s
@@ -99,7 +100,8 @@ def check_hop(url: httpx2.URL, start: httpx2.URL) -> None:
         reason = "is this machine"
     if reason is not None:
         raise SourceUnavailable(
-            f"{start.host} redirects to {url.scheme}://{url.host}, which {reason}."
+            f"{start.host} redirects to {url.scheme}://{url.host}, which {reason}.",
+            values={"host": start.host},
         )
 
 
@@ -152,6 +154,7 @@ def status_error(
     code = headers.get("X-Error-Code")
     return HttpStatusError(
         _explanation(host, status, retry_after_s),
+        host=host,
         status=status,
         error_code=code if code is not None and _ERROR_CODE.fullmatch(code) else None,
         retry_after_s=retry_after_s,
@@ -162,8 +165,8 @@ def status_error(
 def unreachable(host: str, error: httpx2.HTTPError) -> SourceUnavailable:
     """Say in one sentence that no answer came."""
     if isinstance(error, httpx2.TimeoutException):
-        return SourceUnavailable(f"{host} did not answer in time.")
-    return SourceUnavailable(f"{host} cannot be reached.")
+        return SourceUnavailable(f"{host} did not answer in time.", values={"host": host})
+    return SourceUnavailable(f"{host} cannot be reached.", values={"host": host})
 
 
 def _client() -> httpx2.Client:
@@ -201,7 +204,9 @@ def _open(
         if url.origin != start.origin:
             # For good: a way back through another origin is not to be trusted either.
             private = None
-    raise SourceUnavailable(f"{start.host} redirects more than {MAX_REDIRECTS} times.")
+    raise SourceUnavailable(
+        f"{start.host} redirects more than {MAX_REDIRECTS} times.", values={"host": start.host}
+    )
 
 
 def _send(client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
@@ -215,7 +220,9 @@ def _next_hop(url: httpx2.URL, location: str, start: httpx2.URL) -> httpx2.URL:
     try:
         target = url.join(location)
     except httpx2.InvalidURL as error:
-        raise SourceUnavailable(f"{url.host} redirects to something that is no URL.") from error
+        raise SourceUnavailable(
+            f"{url.host} redirects to something that is no URL.", values={"host": url.host}
+        ) from error
     check_hop(target, start)
     return target
 
@@ -238,14 +245,17 @@ def _require_range(response: httpx2.Response, offset: int, start: httpx2.URL) ->
 
 
 def _cannot_resume(response: httpx2.Response, offset: int) -> CannotResume:
-    return CannotResume(f"{response.request.url.host} cannot resume the file at byte {offset}.")
+    host = response.request.url.host
+    return CannotResume(f"{host} cannot resume the file at byte {offset}.", values={"host": host})
 
 
 def _require_identity(response: httpx2.Response) -> None:
     # Offsets and digests are about the stored bytes, and a coded body may unpack without end.
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        host = response.request.url.host
         raise SourceUnavailable(
-            f"{response.request.url.host} sends the file compressed although it was asked not to."
+            f"{host} sends the file compressed although it was asked not to.",
+            values={"host": host},
         )
 
 
@@ -256,9 +266,13 @@ def _chunks(response: httpx2.Response) -> Iterator[bytes]:
             if chunk:
                 yield chunk
     except httpx2.TimeoutException as error:
-        raise SourceUnavailable(f"{host} stopped sending before the file ended.") from error
+        raise SourceUnavailable(
+            f"{host} stopped sending before the file ended.", values={"host": host}
+        ) from error
     except httpx2.TransportError as error:
-        raise SourceUnavailable(f"The connection to {host} broke before the file ended.") from error
+        raise SourceUnavailable(
+            f"The connection to {host} broke before the file ended.", values={"host": host}
+        ) from error
 
 
 def _content_length(response: httpx2.Response) -> int | None:

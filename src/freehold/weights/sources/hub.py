@@ -94,12 +94,14 @@ class HubSource:
         if None not in (file.sha256, expected.sha256) and file.sha256 != expected.sha256:
             raise SourceUnavailable(
                 f"{self.description} has another {file.name} than was promised: "
-                f"SHA-256 {file.sha256}, not {expected.sha256}."
+                f"SHA-256 {file.sha256}, not {expected.sha256}.",
+                values={"file": file.name},
             )
         if None not in (file.size, expected.size) and file.size != expected.size:
             raise SourceUnavailable(
                 f"{self.description} has another {file.name} than was promised: "
-                f"{file.size} bytes, not {expected.size}."
+                f"{file.size} bytes, not {expected.size}.",
+                values={"file": file.name},
             )
         return RemoteFile(
             file.name,
@@ -115,4 +117,6 @@ class HubSource:
         for offered in offer.files:
             if offered.sha256 is not None and offered.sha256 == file.sha256:
                 return offered.name
-        raise SourceUnavailable(f"{self.description} does not offer {file.name!r}.")
+        raise SourceUnavailable(
+            f"{self.description} does not offer {file.name!r}.", values={"file": file.name}
+        )

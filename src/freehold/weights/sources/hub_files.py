@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from freehold.domain.error_values import Values
 from freehold.domain.errors import InvalidReference, SourceUnavailable, UnsupportedFile
 from freehold.weights.files import is_sha256
 from freehold.weights.naming import is_gguf, is_path, may_run_code, names_auto_map
@@ -61,6 +62,7 @@ def choose(
         raise UnsupportedFile(
             f"{repository} holds no GGUF file; freehold runs GGUF files only.",
             hint="Repositories whose name ends in -GGUF usually hold a converted copy.",
+            values={"repository": repository},
         )
     if choices is None:
         chosen = [_the_only(_models(candidates), repository)]
@@ -88,13 +90,13 @@ def _chosen(candidates: Mapping[str, _Candidate], choice: str, repository: str) 
     if is_gguf(choice):
         found = candidates.get(_first_part(choice))
         if found is None:
-            raise _no_such(choice, candidates.values(), repository)
+            raise _no_such(choice, list(candidates.values()), repository)
         return found
     # A whole word of the name: Q4_K must not take Q4_K_M, nor Q4_K_M take IQ4_K_M.
     word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(choice)}(?![A-Za-z0-9_])", re.IGNORECASE)
     matching = [one for one in _models(candidates) if word.search(one.name)]
     if not matching:
-        raise _no_such(choice, candidates.values(), repository)
+        raise _no_such(choice, list(candidates.values()), repository)
     return _the_only(matching, repository)
 
 
@@ -105,14 +107,23 @@ def _the_only(candidates: Sequence[_Candidate], repository: str) -> _Candidate:
         f"{repository} holds {len(candidates)} GGUF models that this may mean: "
         f"{_listing(candidates)}.",
         hint=_CHOOSE.format(repository=repository),
+        values=_choices(repository, candidates),
     )
 
 
-def _no_such(choice: str, candidates: Iterable[_Candidate], repository: str) -> InvalidReference:
+def _no_such(choice: str, candidates: Sequence[_Candidate], repository: str) -> InvalidReference:
     return InvalidReference(
-        f"{repository} holds no {choice}; it has {_listing(list(candidates))}.",
+        f"{repository} holds no {choice}; it has {_listing(candidates)}.",
         hint=_CHOOSE.format(repository=repository),
+        values=_choices(repository, candidates),
     )
+
+
+def _choices(repository: str, candidates: Sequence[_Candidate]) -> Values:
+    return {
+        "repository": repository,
+        "choices": tuple(str(one) for one in candidates[:_MAX_LISTED]),
+    }
 
 
 def _require_whole(candidate: _Candidate, repository: str) -> None:
@@ -121,7 +132,8 @@ def _require_whole(candidate: _Candidate, repository: str) -> None:
     if missing:
         more = f" and {len(missing) - 1} more parts" if len(missing) > 1 else ""
         raise SourceUnavailable(
-            f"The split file is incomplete: {repository} lacks {missing[0]}{more}."
+            f"The split file is incomplete: {repository} lacks {missing[0]}{more}.",
+            values={"file": missing[0]},
         )
 
 

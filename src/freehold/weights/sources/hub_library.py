@@ -91,7 +91,9 @@ def _on_request(request: httpx2.Request) -> None:
 def _on_response(response: httpx2.Response) -> None:
     host = response.request.url.host
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise SourceUnavailable(f"{host} sends its answer compressed although asked not to.")
+        raise SourceUnavailable(
+            f"{host} sends its answer compressed although asked not to.", values={"host": host}
+        )
     if isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _BoundedStream(response.stream, host)
 
@@ -109,7 +111,8 @@ class _BoundedStream(httpx2.SyncByteStream):
             received += len(chunk)
             if received > MAX_ANSWER_BYTES:
                 raise SourceUnavailable(
-                    f"{self._host} answers with more than {MAX_ANSWER_BYTES >> 20} MiB."
+                    f"{self._host} answers with more than {MAX_ANSWER_BYTES >> 20} MiB.",
+                    values={"host": self._host},
                 )
             yield chunk
 

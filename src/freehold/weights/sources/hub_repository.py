@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from freehold.domain.error_values import Values
 from freehold.domain.errors import (
     FreeholdError,
     GatedModel,
@@ -137,13 +138,19 @@ class HubRepository:
                 status_error(host, response.status_code, response.headers)
             ) from error
         except hub.invalid_argument as error:
-            raise InvalidReference(f"{self.name!r} cannot be a repository.") from error
+            raise InvalidReference(
+                f"{self.name!r} cannot be a repository.", values={"reference": self.name}
+            ) from error
         except httpx2.TooManyRedirects as error:
-            raise SourceUnavailable(f"{host} redirects more than {MAX_REDIRECTS} times.") from error
+            raise SourceUnavailable(
+                f"{host} redirects more than {MAX_REDIRECTS} times.", values={"host": host}
+            ) from error
         except httpx2.HTTPError as error:
             raise unreachable(host, error) from error
         except _MALFORMED as error:
-            raise SourceUnavailable(f"{host} does not answer as a model hub does.") from error
+            raise SourceUnavailable(
+                f"{host} does not answer as a model hub does.", values={"host": host}
+            ) from error
 
     def _api(self, hub: Library) -> HfApi:
         # False, not None: None would let the library look for a token on disk.
@@ -164,6 +171,7 @@ class HubRepository:
             return GatedModel(
                 f"The hub does not accept the token it was given for {self.name}.",
                 hint="Set HF_TOKEN to a valid token, or unset it if the model needs none.",
+                values=self._named(),
             )
         if code == "RevisionNotFound":
             return UnknownModel(
@@ -180,6 +188,7 @@ class HubRepository:
             return GatedModel(
                 f"{self.name} is given only to people who accepted its terms.",
                 hint=f"Accept the terms at {page} and set HF_TOKEN to a token of that account.",
+                values=self._named(),
             )
         return GatedModel(
             f"The token in use has no access to {self.name}.",
@@ -187,7 +196,11 @@ class HubRepository:
                 f"Accept the terms at {page} with the account of HF_TOKEN; a fine-grained "
                 "token also needs the permission to read gated repositories."
             ),
+            values=self._named(),
         )
+
+    def _named(self) -> Values:
+        return {"repository": self.name, "host": parse_address(self._endpoint).host}
 
     def _unknown(self) -> UnknownModel:
         # Without a token the hub answers alike for what is missing and what is private.

