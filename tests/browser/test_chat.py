@@ -188,7 +188,7 @@ def test_search_rename_export_delete(page: Page, server: Gateway) -> None:
         page.get_by_role("button", name="Export as JSON").click()
     exported = json.loads(Path(saved.value.path()).read_text())
     assert exported == server.client.get(f"/freehold/v1/conversations/{exported['id']}").json()
-    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("link", name="Fruit")).to_have_count(0)
     assert [heading["title"] for heading in conversations(server)] == ["About pears"]

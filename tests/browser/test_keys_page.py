@@ -92,6 +92,37 @@ def test_what_is_wrong_is_said_and_what_was_typed_stays(page: Page) -> None:
     expect(form.get_by_label("Models", exact=True)).to_be_disabled()  # it handles them all
 
 
+@pytest.mark.parametrize(
+    ("language", "name", "create", "rule"),
+    [
+        ("en", "Name", "Create the key", "without spaces"),
+        ("ja", "名前", "キーを作成", "空白は使えず"),
+    ],
+)
+def test_a_name_that_cannot_be_is_explained(
+    page: Page, server: Gateway, language: str, name: str, create: str, rule: str
+) -> None:
+    enter(page, OWNER)
+    page.goto(f"{server.url}/#/keys")
+    page.get_by_label("Language").select_option(language)
+    field = page.get_by_role("textbox", name=name, exact=True)
+    field.fill("ann lee")
+    expect(page.get_by_role("status").filter(has_text=rule)).to_be_visible()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    assert complaints(page) == []
+    page.get_by_role("button", name=create).click()
+    expect(field).to_be_focused()
+    expect(page.get_by_role("alert")).to_be_empty()
+    assert (
+        server.client.get("/freehold/v1/keys", headers={"Authorization": f"Bearer {OWNER}"}).json()[
+            "data"
+        ]
+        == []
+    )
+    field.fill("ann-lee")
+    expect(page.get_by_role("status").filter(has_text=rule)).to_have_count(0)
+
+
 def test_who_may_not_manage_is_told_so(page: Page, server: Gateway) -> None:
     enter(page, issued(server.runtime.settings.home, "guest", Terms(INFER)))
     expect(page.get_by_role("link", name="Activity")).to_be_visible()

@@ -45,6 +45,8 @@ WORDS = {
         "run": "Run",
         "best": "A is best",
         "models": "Models",
+        "load": "Load",
+        "fetch": "Fetch",
         "details": "Details",
         "made of": "Made of",
         "tune": "Tune",
@@ -68,6 +70,8 @@ WORDS = {
         "run": "実行",
         "best": "A が最良",
         "models": "モデル",
+        "load": "読み込む",
+        "fetch": "取得",
         "details": "詳細",
         "made of": "もとになったモデル",
         "tune": "チューニング",
@@ -236,6 +240,19 @@ def test_models(phone: Phone) -> None:
     phone.to("models")
     page.get_by_text("deepseek-r1:671b").first.wait_for()
     phone.look("models")
+    # Nothing of a row has to be looked for sideways, and what one comes for least of all.
+    for region in page.get_by_role("region").filter(has=page.get_by_role("table")).all():
+        assert region.evaluate("(wide) => wide.scrollWidth <= wide.clientWidth")
+    for name in ("load", "fetch"):
+        button = page.get_by_role("table").get_by_role("button", name=words[name]).first
+        button.scroll_into_view_if_needed()
+        box = button.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= WIDTH
+    # To those who listen it is a table all the same.
+    row = page.get_by_role("row").filter(has_text="qwen2.5-coder:0.5b")
+    assert row.get_by_role("cell").count() >= 5
     page.get_by_role("heading", level=2).last.scroll_into_view_if_needed()
     phone.look("models-to-fetch")
     phone.press("details")

@@ -1,4 +1,4 @@
-/** What went wrong, in one sentence, until it is dismissed. */
+/** What went wrong, in one sentence, until it is dismissed or one goes to another page. */
 
 import { Problem } from "../api/http";
 import type { ErrorValues } from "../pure/filling";
