@@ -116,12 +116,15 @@ def test_from_fetching_to_deleting(page: Page, server: Gateway, hub: MeteredHub)
     (paused,) = server.client.get("/freehold/v1/pulls").json()["pulls"]
     assert paused["stopping"]
     assert paused["completed"] < paused["total"] == len(LARGE.content)
+    expect(fetching).to_contain_text("Paused. What has come is kept.")
     hub.meter.release()
     partial = server.runtime.settings.home / "partial" / LARGE.sha256
     wait_for(lambda: partial.exists() and partial.stat().st_size > 0)
     fetching.get_by_role("button", name="Go on").click()
     expect(fetching.get_by_role("status")).to_have_text("It is here.")
     assert (hub.ranges[-1] or "").startswith("bytes=")  # not from the beginning
+    fetching.get_by_role("button", name="Dismiss").click()
+    expect(fetching).to_have_count(0)
 
     row = page.get_by_role("row").filter(has_text=NAME)
     expect(row).to_contain_text("4.2 MB")

@@ -15,7 +15,7 @@ import httpx2
 import ollama
 import pytest
 
-from freehold.api.ollama.pulling import MOST_PULLS
+from freehold.api.pulls import MOST_PULLS
 from freehold.domain.sampling import Sampling
 from freehold.engines.llamacpp.probe_model import CHAT_TEMPLATE
 from freehold.engines.scripted import Script

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from freehold.api.admin.activity_routes import router as activity_router
 from freehold.api.admin.keys_routes import router as keys_router
 from freehold.api.admin.models_routes import router as models_router
+from freehold.api.admin.pulls_routes import pulls_router
 from freehold.api.admin.tuning_routes import router as tuning_router
 from freehold.api.admin.upstreams_routes import router as upstreams_router
 from freehold.api.anthropic import convert as anthropic
@@ -37,6 +38,7 @@ from freehold.api.openai.responses_routes import responses_router as openai_resp
 from freehold.api.openai.routes import router as openai_router
 from freehold.api.plain.routes import router as plain_router
 from freehold.api.problem import Problem, Refused, problem_of, unexpected
+from freehold.api.pulls import Pulls
 from freehold.api.readiness import Readiness
 from freehold.api.readiness import router as readiness_router
 from freehold.api.reference import page
@@ -80,12 +82,14 @@ def build_app(
     app.state.silence = silence
     app.state.draining = Draining()
     app.state.sessions = Sessions()
+    app.state.pulls = Pulls()
     app.state.readiness = Readiness(instance)
     # Some keep what they are doing: each application has its own.
     for router in (
         *_ROUTERS,
         openai_responses_router(),
-        ollama_pull_router(),
+        ollama_pull_router(app.state.pulls),
+        pulls_router(app.state.pulls),
         page_router(built()),
     ):
         app.include_router(router)

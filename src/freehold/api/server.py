@@ -20,6 +20,7 @@ from freehold.api.app import build_app
 from freehold.api.draining import Draining
 from freehold.api.guard import Rules
 from freehold.api.limits import Limits, bounded, grant
+from freehold.api.pulls import Pulls
 from freehold.api.readiness import Readiness
 from freehold.api.recording import Recorder
 from freehold.api.reloading import Reload
@@ -211,6 +212,8 @@ async def serve(
             await server.serve(sockets=[sock])
     finally:
         announcement.withdraw(settings.home, address)
+        pulls: Pulls = app.state.pulls
+        await pulls.close()
         loading.cancel()
         alive.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -1,6 +1,6 @@
 /** Models: those here, those that could be, and what their papers say. */
 
-import { get, lines, order, problem, send } from "./http";
+import { get, order, send } from "./http";
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -9,7 +9,6 @@ export type CatalogueModel = Schemas["CatalogueModel"];
 export type Papers = Schemas["Papers"];
 export type Ancestor = Schemas["Ancestor"];
 export type Disk = Schemas["Disk"];
-export type Progress = Schemas["Progress"];
 
 export async function here(): Promise<readonly Model[]> {
   return (await get<{ data: readonly Model[] }>("/v1/models")).data;
@@ -27,19 +26,19 @@ export const lockAddress = (model: string): string => `/freehold/v1/papers/lock?
 export const sbomAddress = (model: string): string => `/freehold/v1/papers/sbom?${named(model)}`;
 export const disk = (): Promise<Disk> => get("/freehold/v1/disk");
 
-export async function* pull(model: string, signal: AbortSignal): AsyncGenerator<Progress> {
-  for await (const line of lines("/api/pull", signal, { model })) {
-    const failed = problem(500, line);
-    if (failed !== null) throw failed;
-    yield JSON.parse(line) as Progress;
-  }
-}
-
 export type PullUnderWay = Schemas["PullUnderWay"];
 
 export async function pulling(): Promise<readonly PullUnderWay[]> {
   return (await get<Schemas["PullsUnderWay"]>("/freehold/v1/pulls")).pulls;
 }
+
+/** It goes on when the page is closed. */
+export const pull = (model: string): Promise<PullUnderWay> =>
+  send("POST", "/freehold/v1/pulls", { model });
+
+/** What has come is kept; one that is over is no longer told of. */
+export const stopPull = (model: string): Promise<void> =>
+  order("DELETE", `/freehold/v1/pulls?${named(model)}`);
 
 /** Answers when it is in memory. */
 export const load = (model: string): Promise<Schemas["ModelInMemory"]> =>

@@ -1,87 +1,65 @@
-/** The fetching of models. It ends with the page; the next one goes on from there. */
+/** The fetching of models. It belongs to the server: every page shows it, and none has to stay. */
 
-import { pull, pulling } from "../api/models";
+import * as api from "../api/models";
 import { models } from "./models.svelte";
-import { complaint, notices, type Complaint } from "./notices.svelte";
+import { notices } from "./notices.svelte";
 import { plan } from "./plan.svelte";
 
-const EVERY = 100;
-
-export class Pull {
-  /** Checking what came: the fetching is over. */
-  checking = $state(false);
-  error = $state.raw<Complaint | null>(null);
-  completed = $state(0);
-  total = $state<number | null>(null);
-  /** `pausing`: the server has not heard of it yet, and the rest may come all the same. */
-  state = $state<"going" | "pausing" | "paused" | "failed" | "done">("going");
-  #stopping = new AbortController();
-
-  constructor(readonly name: string) {
-    void this.#go();
-  }
-  async #go(): Promise<void> {
-    try {
-      for await (const told of pull(this.name, this.#stopping.signal)) {
-        this.checking = !told.status.startsWith("pulling");
-        if (told.total) {
-          this.total = told.total;
-          this.completed = told.completed ?? 0;
-        }
-      }
-      await this.#arrived();
-    } catch (error) {
-      if (this.#stopping.signal.aborted) await this.#paused();
-      else {
-        this.state = "failed";
-        this.error = complaint(error);
-      }
-    }
-  }
-  async #arrived(): Promise<void> {
-    this.state = "done";
-    await Promise.all([models.readAll(), plan.read()]);
-  }
-  /** Wait until the server has heard that nobody waits for it, or has fetched all of it before. */
-  async #paused(): Promise<void> {
-    this.state = "pausing";
-    let there = false;
-    await notices.attempt(async () => {
-      while ((await pulling()).some(({ model, stopping }) => model === this.name && !stopping)) {
-        await new Promise((over) => setTimeout(over, EVERY));
-      }
-      await models.read();
-      there = models.here.some(({ id }) => id === this.name);
-    });
-    if (there) await this.#arrived();
-    else this.state = "paused";
-  }
-  pause(): void {
-    this.#stopping.abort();
-  }
-  goOn(): void {
-    this.#stopping = new AbortController();
-    this.state = "going";
-    this.error = null;
-    void this.#go();
-  }
-}
+const EVERY = 500;
+const EVERY_WHILE_NOTHING_COMES = 2000;
 
 class Pulls {
-  #all = $state.raw<readonly Pull[]>([]);
+  #all = $state.raw<readonly api.PullUnderWay[]>([]);
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #watchers = 0;
 
-  get all(): readonly Pull[] {
+  get all(): readonly api.PullUnderWay[] {
     return this.#all;
   }
-  /** One that does not go on by itself; what has come of it is kept. */
-  dismiss(pull: Pull): void {
-    this.#all = this.#all.filter((each) => each !== pull);
+  get #comes(): boolean {
+    return this.#all.some(({ state }) => state === "going" || state === "stopping");
   }
-  begin(name: string): void {
-    const running = this.#all.find((each) => each.name === name);
-    if (running === undefined) this.#all = [...this.#all, new Pull(name)];
-    else if (running.state !== "going" && running.state !== "pausing") running.goOn();
+  /** Look now and then until what is returned is called; longer where something is coming. */
+  watch(): () => void {
+    this.#watchers += 1;
+    this.#lookAgain(0);
+    return () => void (this.#watchers -= 1);
+  }
+  #lookAgain(after: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#look(), after);
+  }
+  async #look(): Promise<void> {
+    if (!document.hidden) await this.#read();
+    if (this.#comes) this.#lookAgain(EVERY);
+    else if (this.#watchers > 0) this.#lookAgain(EVERY_WHILE_NOTHING_COMES);
+  }
+  async #read(): Promise<void> {
+    let now: readonly api.PullUnderWay[];
+    try {
+      now = await api.pulling();
+    } catch {
+      return; // whoever does something is told why it cannot be done
+    }
+    const before = this.#all;
+    this.#all = now;
+    if (before.some((each) => each.state === "going" && !stillComes(each, now))) {
+      await Promise.all([models.readAll(), plan.read()]);
+    }
+  }
+  /** Also: go on with one that was stopped or has failed. */
+  async begin(name: string): Promise<void> {
+    await notices.attempt(async () => void (await api.pull(name)));
+    await this.#read();
+    this.#lookAgain(EVERY);
+  }
+  async stop(pull: api.PullUnderWay): Promise<void> {
+    await notices.attempt(() => api.stopPull(pull.model));
+    await this.#read();
   }
 }
+
+const stillComes = (pull: api.PullUnderWay, now: readonly api.PullUnderWay[]): boolean =>
+  now.some(({ model, state }) => model === pull.model && state === "going");
 
 export const pulls = new Pulls();

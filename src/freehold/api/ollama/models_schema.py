@@ -98,21 +98,6 @@ class Shown(BaseModel):
     license: str | None
 
 
-class PullUnderWay(BaseModel):
-    """``model`` as it was asked for; bytes of the file that comes, ``total`` null: not known.
-    ``stopping``: its client has left, and it ends as soon as it notices.
-    """
-
-    model: str
-    completed: int
-    total: int | None
-    stopping: bool
-
-
-class PullsUnderWay(BaseModel):
-    pulls: list[PullUnderWay]
-
-
 class Progress(BaseModel):
     """One line of a pull. ``total`` and ``completed`` are bytes."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from freehold.domain.errors import InvalidReference, RefusedFile
+from freehold.domain.errors import InvalidReference, InvalidRequest, RefusedFile
 from freehold.runtime.wiring import Runtime
-from freehold.weights.reference import parse
+from freehold.weights.reference import PathReference, UrlReference, parse
 
 _DEFAULT_TAG = ":latest"
 _HUBS = ("hf.co/", "huggingface.co/")
@@ -24,6 +24,18 @@ def known_name(runtime: Runtime, given: str) -> str:
     if tagged is not None and runtime.library.registry.find(tagged) is not None:
         return tagged
     return bare
+
+
+def fetchable_name(runtime: Runtime, given: str) -> str:
+    """As `known_name`. Raises `InvalidRequest` for what is not fetched over HTTP."""
+    name = known_name(runtime, given)
+    if isinstance(parse(name), PathReference | UrlReference):
+        raise InvalidRequest(
+            "Only models of the catalogue and of the hub are pulled over HTTP.",
+            field="model",
+            hint="Use `freehold pull` on the machine itself.",
+        )
+    return name
 
 
 def bare_name(given: str) -> str:
