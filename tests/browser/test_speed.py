@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Response, expect
 
 from freehold.api.web.page import FOLDER
 from freehold.engines.scripted import Script
-from freehold.runtime.conversations import KeptMessage, Wishes
+from freehold.runtime.kept import KeptMessage, Wishes
 from tests.support.browsing import Watched, send
 from tests.support.frames import ATTEMPTS, MOST, Frames, require_smooth, traced
 from tests.support.gateway import Gateway, Scripts, gateway

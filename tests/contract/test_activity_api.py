@@ -116,6 +116,27 @@ def test_nothing_that_was_said_and_everything_that_is_counted(
     assert after["answers"] == model["answers"] + 1
 
 
+def test_how_far_a_prompt_has_been_read(
+    server: Gateway, asking: ThreadPoolExecutor, scripts: Scripts
+) -> None:
+    scripts.now = Script(first_token_seconds=2.0, prompt_steps=2)
+    asked = asking.submit(server.chat, **ASKED)
+
+    def reading() -> dict[str, int] | None:
+        found: dict[str, int] | None = requests(server.client)[0]["reading"]
+        return found
+
+    wait_for(lambda: requests(server.client) and reading())
+    first = reading()
+    assert first is not None
+    assert first["tokens"] == 0
+    wait_for(lambda: (reading() or first)["tokens"])
+    then = reading()
+    assert then is not None
+    assert then == {"tokens": first["prompt_tokens"] // 2, "prompt_tokens": first["prompt_tokens"]}
+    assert asked.result().json()["usage"]["prompt_tokens"] == first["prompt_tokens"]
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_whole_answer_that_is_stopped_is_its_dialects_error(
     server: Gateway, asking: ThreadPoolExecutor, dialect: str

@@ -42,6 +42,7 @@ POST /freehold/v1/conversations/{identity}/messages
 POST /freehold/v1/conversations/{identity}/answers
 GET /freehold/v1/conversations/{identity}/messages/{answer}/events
 POST /freehold/v1/conversations/{identity}/messages/{answer}/stop
+POST /freehold/v1/conversations/{identity}/messages/{answer}/continue
 GET /freehold/v1/conversations/{identity}/messages/{message}/prompt
 GET /docs    GET /openapi.json    HEAD /openapi.json
 """
@@ -52,7 +53,7 @@ GET /freehold/v1/papers/lock    GET /freehold/v1/papers/sbom    GET /freehold/v1
 GET /freehold/v1/tuning/result    GET /freehold/v1/upstreams
 """
 MANAGING = """
-GET /freehold/v1/pulls
+GET /freehold/v1/pulls    POST /freehold/v1/pulls    DELETE /freehold/v1/pulls
 POST /api/pull    POST /api/copy    DELETE /api/delete
 POST /freehold/v1/models/load    POST /freehold/v1/models/unload    POST /freehold/v1/models/pin
 GET /freehold/v1/keys    POST /freehold/v1/keys    DELETE /freehold/v1/keys/{name}

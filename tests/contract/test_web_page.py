@@ -15,7 +15,8 @@ import pytest
 from freehold.api.web.page import POLICY, built
 from freehold.domain.errors import DiskFull, StoreBusy, Unavailable
 from freehold.engines.scripted import Script
-from freehold.runtime.conversations import Conversations, KeptMessage, Wishes
+from freehold.runtime.conversations import Conversations
+from freehold.runtime.kept import KeptMessage, Wishes
 from tests.support import page_api
 from tests.support.gateway import Gateway, Scripts, gateway, wait_for
 
@@ -419,20 +420,31 @@ def test_a_full_disk_a_held_file_and_a_broken_one(tmp_path: Path) -> None:
         Conversations(broken).headings("a", "", 1)
 
 
-def test_conversations_of_an_older_freehold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "lacked"),
+    [
+        (1, ("tokens", "error_values", "error_code")),
+        (2, ("tokens", "error_values")),
+        (3, ("tokens",)),
+    ],
+)
+def test_conversations_of_an_older_freehold(
+    tmp_path: Path, version: int, lacked: tuple[str, ...]
+) -> None:
     path = tmp_path / "conversations.sqlite"
     kept = Conversations(path)
     made = kept.add("a", "", None, "", Wishes())
     kept.add_message("a", made.id, question("from before"))
     kept.close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as older:
-        older.execute("ALTER TABLE message DROP COLUMN error_code")
-        older.execute("ALTER TABLE message DROP COLUMN error_values")
-        older.execute("PRAGMA user_version = 1")
+        for column in lacked:
+            older.execute(f"ALTER TABLE message DROP COLUMN {column}")
+        older.execute(f"PRAGMA user_version = {version}")
     for _ in range(2):
         kept = Conversations(path)
         (message,) = kept.messages("a", made.id)
         assert (message.content, message.error_code) == ("from before", None)
+        assert (message.tokens, message.resumable) == (b"", False)
         kept.close()
 
 

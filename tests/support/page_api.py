@@ -34,7 +34,7 @@ USED = (
         "/freehold/v1/pulls",
         "/freehold/v1/session*",
     ),
-    *("/v1/models", "/v1/chat/completions", "/tokenize", "/api/pull", "/api/delete", "/api/ps"),
+    *("/v1/models", "/v1/chat/completions", "/tokenize", "/api/delete", "/api/ps"),
 )
 
 

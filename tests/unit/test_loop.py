@@ -14,7 +14,7 @@ import pytest
 from freehold.domain.chat import AdapterUse, GenerateRequest
 from freehold.domain.engine import CacheConfig, CacheLayout
 from freehold.domain.errors import EngineError, InvalidRequest
-from freehold.domain.events import FinishReason, PromptProcessed
+from freehold.domain.events import FinishReason, PromptProcessed, PromptRead
 from freehold.domain.sampling import Constraint, Grammar, Sampling
 from freehold.engines.base import Adapter, AdapterKind, EngineConfig
 from freehold.engines.llamacpp.messages import (
@@ -293,6 +293,24 @@ def test_an_ordinary_answer() -> None:
     assert said.finished.usage.completion_tokens == 5
 
 
+def test_how_far_a_long_prompt_has_been_read_is_told_before_the_first_token() -> None:
+    stage, heard = Stage(chunk=8), list[FromWorker | None]()
+    for step in (2, 3, 4):
+        stage.at_step[step] = lambda: heard.append(stage.outbox.take())
+    stage.ask("A", *(1 + n % 20 for n in range(30)))
+    said = stage.play()["A"]
+    told = [step.deltas for step in heard if isinstance(step, Step)]
+    assert [[delta.read for delta in deltas] for deltas in told[:2]] == [
+        [PromptRead(read, 30)] for read in (8, 16)
+    ]
+    (last,) = told[2]
+    assert last.read is not None
+    assert 16 < last.read.read < 30
+    assert all(delta.processed is None for deltas in told for delta in deltas)
+    assert said.processed == PromptProcessed(30, 0)
+    assert said.text == "klmnopqrstuvwxyz"
+
+
 @pytest.mark.parametrize(
     ("max_tokens", "stop", "text", "reason"),
     [
@@ -413,7 +431,7 @@ def test_a_step_that_was_given_up_is_rolled_back() -> None:
 
     stage.at_step[2] = cancel
     said = stage.play()
-    assert "A" not in said
+    assert (said["A"].processed, said["A"].tokens, said["A"].finished) == (None, (), None)
     assert said["B"].tokens == answer(alphabet, prompt, 5, 200)
     cached, _ = usage(said["B"])
     assert 0 < cached < len(prompt) - RECOMPUTED

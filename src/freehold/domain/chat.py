@@ -95,7 +95,8 @@ class ChatRequest:
 
     ``max_tokens`` None means: as many as the context has room for. ``top_logprobs`` and
     ``constraint`` are as in `GenerateRequest`, but the constraint holds for the answer,
-    not for reasoning before it. ``answers`` are given independently of each other. ``deadline`` is
+    not for reasoning before it. ``answers`` are given independently of each other. ``said`` are the
+    tokens of an answer that was cut: it goes on behind them, and has no constraint. ``deadline`` is
     when the answer must have begun, in seconds of the event loop's clock; None means never.
     ``keep_alive`` is how many seconds the model stays unused from then on; None leaves that as it
     is.
@@ -112,6 +113,7 @@ class ChatRequest:
     top_logprobs: int | None = None
     tool_choice: ToolChoice = ToolChoice()
     answers: int = 1
+    said: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

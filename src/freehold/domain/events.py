@@ -1,5 +1,6 @@
 """What an engine says while it answers: a closed union, in this order.
 
+    PromptRead       any number, from engines that tell, while a long prompt is read
     PromptProcessed  once, when the first token has been chosen
     TextDelta        any number; text is whole characters, never half of one
     Finished         once, last
@@ -36,6 +37,14 @@ class TokenLogprob:
 
     chosen: Alternative
     top: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True)
+class PromptRead:
+    """``read`` of ``prompt_tokens`` are in the cache."""
+
+    read: int
+    prompt_tokens: int
 
 
 @dataclass(frozen=True)
@@ -101,4 +110,4 @@ class Finished:
     stop: str | None = None
 
 
-Event = PromptProcessed | TextDelta | Finished
+Event = PromptRead | PromptProcessed | TextDelta | Finished

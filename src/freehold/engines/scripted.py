@@ -18,6 +18,7 @@ from freehold.domain.events import (
     Finished,
     FinishReason,
     PromptProcessed,
+    PromptRead,
     TextDelta,
     Timings,
     Usage,
@@ -40,7 +41,8 @@ class Script:
     """What one request meets. Each of ``pieces`` is one token.
 
     ``crash_after`` n: the engine dies after n pieces (0: before the first event).
-    ``load_error``: loading fails with this sentence.
+    ``load_error``: loading fails with this sentence. ``prompt_steps``: the prompt is read in so
+    many steps, and what has been read is told after each but the last.
     """
 
     pieces: tuple[str, ...] = ("All ", "is ", "well.")
@@ -49,6 +51,7 @@ class Script:
     crash_after: int | None = None
     load_seconds: float = 0.0
     load_error: str | None = None
+    prompt_steps: int = 1
 
 
 class ScriptedEngine:
@@ -120,8 +123,12 @@ class ScriptedEngine:
         stops = StopMatcher(request.sampling.stop)
         tokens = 0
         reason, stop = FinishReason.STOP, None
-        async with begun_before(request.deadline):
-            await self._wait(script.first_token_seconds)
+        for step in range(1, script.prompt_steps + 1):
+            async with begun_before(request.deadline):
+                await self._wait(script.first_token_seconds / script.prompt_steps)
+            if step < script.prompt_steps:
+                read = len(request.prompt) * step // script.prompt_steps
+                yield PromptRead(read, len(request.prompt))
         self._maybe_crash(script, 0)
         yield PromptProcessed(len(request.prompt), 0)
         for number, piece in enumerate(script.pieces, start=1):

@@ -32,7 +32,7 @@ from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
 from freehold.domain.events import Event, TextDelta, TokenLogprob
 from freehold.runtime.accounting import Account, Closing
 from freehold.runtime.interpreter import Interpreter
-from freehold.runtime.observing import ModelTally, Pace, Reading
+from freehold.runtime.observing import ModelTally, Pace, Reading, Written
 from freehold.text.expectation import Expectation
 
 Generate = Callable[[GenerateRequest], AsyncGenerator[Event, None]]
@@ -43,8 +43,9 @@ class Plan:
     """How all answers to one request are read. ``began``: when it arrived (monotonic seconds).
 
     ``budget`` bounds the tokens of reasoning. Without ``parallel_calls`` an answer ends with its
-    first call. ``model`` is its name, ``tally`` where its answers are counted, ``reads`` is told
-    of each when it begins, ``took`` at its end what it used, however it ended.
+    first call. ``said``: the text of an answer that is gone on with. ``model`` is its name,
+    ``tally`` where its answers are counted, ``reads`` is told of each when it begins, ``took`` at
+    its end what it used, however it ended.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Plan:
     began: float
     budget: int | None = None
     parallel_calls: bool = True
+    said: str = ""
     tally: ModelTally = field(default_factory=ModelTally)
     reads: Callable[[Reading], None] = lambda _: None
     took: Callable[[AnswerUsage], None] = lambda _: None
@@ -63,6 +65,11 @@ class Plan:
 
 class Answering(Protocol):
     """An answer that can be run, once. Closing the iterator early cancels."""
+
+    @property
+    def seen(self) -> Written:
+        """What there is of it, at any time."""
+        ...
 
     def parts(self) -> AsyncGenerator[Part, None]: ...
 
@@ -82,15 +89,22 @@ class Answer:
         self._request = request
         self._plan = plan
         self._reasoning_end = reasoning_end
+        parser = plan.expected.parser()
+        parser.feed(plan.said)  # what it says has been told before
+        self._reader = Interpreter(
+            parser,
+            reasoning_end=reasoning_end,
+            began=plan.began,
+            prompt_tokens=len(request.prompt),
+        )
+
+    @property
+    def seen(self) -> Written:
+        return self._reader
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         """Run it, once. Closing the iterator early cancels. Its end is logged, however it comes."""
-        reader = Interpreter(
-            self._plan.expected.parser(),
-            reasoning_end=self._reasoning_end,
-            began=self._plan.began,
-        )
-        account = self._plan.account
+        reader, account = self._reader, self._plan.account
         account.open(reader)
         end, ended = "cancelled", None
         try:

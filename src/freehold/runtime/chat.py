@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from freehold.domain.answers import Part, WholeAnswer
 from freehold.domain.chat import (
@@ -31,6 +31,7 @@ from freehold.runtime.upstreams import UpstreamAnswer
 from freehold.text.client import Prompt, TextService
 from freehold.text.expectation import Expectation, expectation, require_known
 from freehold.text.messages import VocabularySource
+from freehold.text.resuming import Resumed, resumed
 from freehold.weights.library import LocalModel
 
 # Text that is gone on with as it is.
@@ -41,7 +42,8 @@ _AS_IT_IS = Expectation(marks=None, inside=False, form=None, tools=(), constrain
 class Generation:
     """A request that is ready to run: nothing about it can be refused any more.
 
-    ``answers`` are independent of each other; each runs once. Closing their iterators early
+    ``answers`` are independent of each other; each runs once. ``resumed``: what was said before of
+    one that is gone on with, which is not told again. Closing their iterators early
     cancels. ``request_id`` is the first one's, as logs have it. ``name`` is the model's,
     ``context`` how many tokens it holds; None: it is an upstream's that has not said so.
     """
@@ -50,6 +52,7 @@ class Generation:
     name: str
     context: int | None
     answers: tuple[Answering, ...]
+    resumed: Resumed | None = field(default=None, kw_only=True)
 
     def parts(self) -> AsyncGenerator[tuple[int, Part], None]:
         """The parts of all answers as they come, each with its answer's number."""
@@ -115,17 +118,33 @@ class Chat:
                     source.template, prompt.text, told, request.tool_choice, request.constraint
                 )
                 await self._check(source, expected.constraint, request)
+                before = await self._resumed(source, request.said, prompt, expected)
             plan = Plan(
                 lease.model.name,
                 expected,
                 began,
                 told.reasoning.budget,
                 parallel_calls=request.tool_choice.parallel,
+                said="" if before is None else before.raw,
                 tally=self._meters.model(lease.model.name),
                 reads=admitted.reads,
                 took=admitted.took,
             )
-            yield self._generation(request, lease, prompt, plan)
+            if before is not None:
+                prompt = replace(prompt, tokens=(*prompt.tokens, *before.tokens))
+            yield replace(self._generation(request, lease, prompt, plan), resumed=before)
+
+    async def _resumed(
+        self,
+        source: VocabularySource,
+        said: tuple[int, ...],
+        prompt: Prompt,
+        expected: Expectation,
+    ) -> Resumed | None:
+        if not said:
+            return None
+        pieces = await self._text.detokenize(source, said, prompt.shown)
+        return resumed(said, pieces, expected.parser())
 
     @contextlib.asynccontextmanager
     async def _turn_of(

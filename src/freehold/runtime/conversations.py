@@ -20,13 +20,21 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.domain.error_values import Value, Values
-from freehold.domain.errors import DiskFull, InvalidRequest, NotFound, StoreBusy, Unavailable
+from freehold.domain.error_values import Value
+from freehold.domain.errors import DiskFull, InvalidRequest, StoreBusy, Unavailable
 from freehold.process.decoding import from_json
+from freehold.runtime.kept import (
+    AttachedFile,
+    ConversationNotFound,
+    Figures,
+    Heading,
+    KeptMessage,
+    Wishes,
+    title_of,
+)
 
 MAX_MESSAGES = 10_000
-_TITLE_CHARACTERS = 80
-_VERSION = 3
+_VERSION = 4
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -39,7 +47,7 @@ CREATE TABLE message (
     id TEXT PRIMARY KEY, conversation TEXT NOT NULL REFERENCES conversation (id) ON DELETE CASCADE,
     parent TEXT, role TEXT NOT NULL, content TEXT NOT NULL, reasoning TEXT NOT NULL,
     files TEXT NOT NULL, model TEXT, status TEXT NOT NULL, error TEXT, figures TEXT,
-    created REAL NOT NULL, error_code TEXT, error_values TEXT
+    created REAL NOT NULL, error_code TEXT, error_values TEXT, tokens BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX message_of ON message (conversation, created);
 """
@@ -47,91 +55,8 @@ CREATE INDEX message_of ON message (conversation, created);
 _CHANGES = (
     "ALTER TABLE message ADD COLUMN error_code TEXT;",
     "ALTER TABLE message ADD COLUMN error_values TEXT;",
+    "ALTER TABLE message ADD COLUMN tokens BLOB NOT NULL DEFAULT x'';",
 )
-
-
-class ConversationNotFound(NotFound):
-    """No conversation, or no message in it, by this id."""
-
-    code = "conversation_not_found"
-
-    def __init__(self, identity: str) -> None:
-        super().__init__(
-            f"There is no conversation or message {identity!r} here.",
-            hint="It was deleted, or belongs to another key.",
-            values={"id": identity},
-        )
-
-
-class Wishes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one conversation is sampled; None: the server's default."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    reasoning_effort: str | None = None
-    reasoning_budget: int | None = None
-
-
-class AttachedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text file that goes before its message."""
-
-    name: str
-    text: str
-
-
-class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Measured on one answer. Times are seconds after the request, or of decoding alone;
-    ``reasoning_seconds`` until the answer proper began.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    context: int
-    first_token: float | None
-    reasoning_seconds: float | None
-    decode: float
-    finish_reason: str
-
-
-class KeptMessage(msgspec.Struct, frozen=True):
-    """``status``: ``done``, ``running``, ``stopped`` (on demand), ``failed`` (``error`` says why,
-    and ``error_code`` with ``error_values`` for programs), or ``interrupted`` (the server ended
-    first).
-    """
-
-    id: str
-    parent: str | None
-    role: str
-    content: str
-    created: float
-    reasoning: str = ""
-    files: tuple[AttachedFile, ...] = ()
-    model: str | None = None
-    status: str = "done"
-    error: str | None = None
-    error_code: str | None = None
-    error_values: Values | None = None
-    figures: Figures | None = None
-
-
-class Heading(msgspec.Struct, frozen=True):
-    """A conversation without its messages. ``leaf`` is the last message of the branch shown."""
-
-    id: str
-    title: str
-    model: str | None
-    system: str
-    wishes: Wishes
-    leaf: str | None
-    created: float
-    updated: float
 
 
 class Conversations:
@@ -258,8 +183,8 @@ class Conversations:
         with self._connection() as connection:
             connection.execute(
                 "UPDATE message SET content = ?, reasoning = ?, files = ?, model = ?, status = ?, "
-                "error = ?, figures = ?, created = ?, error_code = ?, error_values = ? "
-                "WHERE id = ?",
+                "error = ?, figures = ?, created = ?, error_code = ?, error_values = ?, "
+                "tokens = ? WHERE id = ?",
                 (*_changing(message), message.id),
             )
 
@@ -284,18 +209,10 @@ class Conversations:
                 raise _told(error) from error
 
 
-def title_of(message: KeptMessage) -> str:
-    """The beginning of what was asked, or the name of the file it came with."""
-    first = next((line.strip() for line in message.content.splitlines() if line.strip()), "")
-    if not first and message.files:
-        first = message.files[0].name
-    return first if len(first) <= _TITLE_CHARACTERS else first[: _TITLE_CHARACTERS - 1] + "…"
-
-
 _HEADING = "id, title, model, system, wishes, leaf, created, updated"
 _MESSAGE = (
     "id, parent, role, content, reasoning, files, model, status, error, figures, created, "
-    "error_code, error_values"
+    "error_code, error_values, tokens"
 )
 
 
@@ -303,7 +220,7 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _changing(message: KeptMessage) -> tuple[str | float | None, ...]:
+def _changing(message: KeptMessage) -> tuple[str | float | bytes | None, ...]:
     """What is written again while an answer grows, in the order of the columns."""
     return (
         *(message.content, message.reasoning, _json(message.files), message.model),
@@ -312,6 +229,7 @@ def _changing(message: KeptMessage) -> tuple[str | float | None, ...]:
         message.created,
         message.error_code,
         None if message.error_values is None else _json(message.error_values),
+        message.tokens,
     )
 
 

@@ -22,6 +22,7 @@ from freehold.domain.events import (
     Finished,
     FinishReason,
     PromptProcessed,
+    PromptRead,
     TextDelta,
     Timings,
     TokenLogprob,
@@ -32,19 +33,28 @@ from freehold.text.answer import AnswerParser, Call, ContentText, Piece, Reasoni
 class Interpreter:
     """Reads one answer. ``reasoning_end`` is the token that ends reasoning, if it is one token.
 
-    ``began`` is when the request arrived.
+    ``began`` is when the request arrived; ``prompt_tokens``: how long its prompt is, if known.
     """
 
-    def __init__(self, parser: AnswerParser, *, reasoning_end: int | None, began: float) -> None:
+    def __init__(
+        self,
+        parser: AnswerParser,
+        *,
+        reasoning_end: int | None,
+        began: float,
+        prompt_tokens: int = 0,
+    ) -> None:
         self._parser = parser
         self._reasoning_end = reasoning_end
         self._began = began
         self._begun: Begun | None = None
+        self._read = PromptRead(0, prompt_tokens) if prompt_tokens else None
         self._calls = 0
         self._cut = False
         self._logprobs: tuple[TokenLogprob, ...] = ()
         self._first_answer: float | None = None
         self._first_token: float | None = None
+        self._latest_token: float | None = None
         self.tokens: list[int] = []
         self.reasoning_tokens = 0
 
@@ -70,6 +80,11 @@ class Interpreter:
         )
 
     @property
+    def reading(self) -> PromptRead | None:
+        """How far the prompt has been read, until the first token comes."""
+        return self._read if self._begun is None else None
+
+    @property
     def first_token(self) -> float | None:
         """How many seconds after the request's arrival the first token came (TTFT)."""
         return None if self._first_token is None else self._first_token - self._began
@@ -79,9 +94,19 @@ class Interpreter:
         """The same of the first part that is not reasoning (TTFA)."""
         return self._first_answer
 
+    @property
+    def writing(self) -> float:
+        """Seconds from the first token to the latest."""
+        if self._first_token is None or self._latest_token is None:
+            return 0.0
+        return self._latest_token - self._first_token
+
     def read(self, event: Event, now: float) -> list[Part]:
         """What an event says. A second `PromptProcessed` and its like are the same answer's."""
         match event:
+            case PromptRead():
+                self._read = event
+                return []
             case PromptProcessed(prompt_tokens, cached_tokens, logprobs):
                 if self._begun is not None:
                     return []
@@ -90,6 +115,7 @@ class Interpreter:
                 return [self._begun]
             case TextDelta(text, tokens, logprobs):
                 self._logprobs += logprobs
+                self._latest_token = now
                 before = self._parser.reasoning
                 pieces = self._parser.feed(text)
                 self._count(tokens, pieces, before=before)

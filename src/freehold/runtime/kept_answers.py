@@ -1,7 +1,8 @@
 """Answers that belong to a conversation: they run on, and are kept, whoever watches.
 
     begin ──▶ running ──▶ done | stopped | failed          (interrupted: the server ended first)
-                │ ▲
+              │ ▲  ▲                    │
+              │ │  └────── go on ───────┘  behind the last token, where the end was not the model's
       saved every second; watchers get it whole, then what is new
 
 A browser may be closed and come back: it asks to watch again. Only `stop`, deleting the
@@ -24,41 +25,58 @@ from freehold.domain.answers import (
     Begun,
     ContentDelta,
     Ended,
+    EndReason,
     Part,
     ReasoningDelta,
     ToolCallBegun,
     ToolCallDelta,
 )
-from freehold.domain.chat import ChatRequest, Conversation, Message, ReasoningWish, Role
+from freehold.domain.chat import ChatRequest, Role
 from freehold.domain.errors import FreeholdError, InvalidRequest, Unavailable
-from freehold.domain.sampling import Sampling
+from freehold.domain.events import PromptRead
+from freehold.runtime.answer_figures import Stretch, figures_of
+from freehold.runtime.branches import branch_to, request
 from freehold.runtime.chat import Chat
-from freehold.runtime.conversations import (
-    AttachedFile,
+from freehold.runtime.conversations import Conversations
+from freehold.runtime.kept import (
     ConversationNotFound,
-    Conversations,
     Figures,
     Heading,
     KeptMessage,
-    Wishes,
+    pack,
+    unpack,
 )
 from freehold.runtime.logs import RequestRecord, answering, current_request
+from freehold.runtime.observing import Written
+from freehold.text.resuming import Resumed
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 1.0
+# How often a watcher is told how far a prompt has been read.
+READING_SECONDS = 0.5
 MOST_RUNNING = 64
 
 
 @dataclass
 class _Running:
-    """``changed`` is set, and replaced, whenever there is something new."""
+    """``changed`` is set, and replaced, whenever there is something new.
+
+    ``earlier`` and ``said``: figures and tokens from before it was gone on with. ``seen``: what
+    is written now, ``first`` and ``thought`` when that and its reasoning's end came, in seconds.
+    """
 
     owner: str
     conversation: str
     message: KeptMessage
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    earlier: Figures | None = None
+    said: tuple[int, ...] = ()
+    seen: Written | None = None
+    context: int = 0
+    first: float | None = None
+    thought: float | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     ending: bool = False
@@ -67,6 +85,33 @@ class _Running:
         return msgspec.structs.replace(
             self.message, content="".join(self.content), reasoning="".join(self.reasoning)
         )
+
+    def kept(self, end: str) -> KeptMessage:
+        """With its figures so far, and what it takes to go on with it."""
+        written = () if self.seen is None else self.seen.tokens
+        tokens = () if end == EndReason.STOP else (*self.said, *written)
+        return msgspec.structs.replace(self.now(), figures=self.figures(end), tokens=pack(tokens))
+
+    @property
+    def reading(self) -> PromptRead | None:
+        return None if self.seen is None else self.seen.reading
+
+    def figures(self, end: str) -> Figures | None:
+        if self.seen is None or self.seen.first_token is None:
+            return self.earlier
+        thought = self.thought
+        if thought is None and self.seen.usage.reasoning_tokens:
+            thought = self.seen.writing
+        stretch = Stretch(
+            usage=self.seen.usage,
+            before=len(self.said),
+            context=self.context,
+            first_token=self.first,
+            reasoning=thought,
+            decode=self.seen.writing,
+            end=end,
+        )
+        return figures_of(stretch, self.earlier)
 
     def tell(self) -> None:
         self.changed.set()
@@ -95,12 +140,7 @@ class KeptAnswers:
         """Answer the question ``parent``. Raises `ConversationNotFound` and `InvalidRequest`; what
         the model cannot do is told by the message, which then has failed.
         """
-        if len(self._running) >= MOST_RUNNING:
-            raise Unavailable(
-                f"{MOST_RUNNING} answers are being written already.",
-                hint="Stop one of them.",
-                values={"most": MOST_RUNNING},
-            )
+        self._require_room()
         heading, messages = await self.opened(owner, identity)
         branch = branch_to(messages, parent)
         if branch[-1].role != Role.USER:
@@ -116,10 +156,53 @@ class KeptAnswers:
             status="running",
         )
         await asyncio.to_thread(self._conversations.add_message, owner, identity, answer)
-        running = _Running(owner, identity, answer)
-        self._running[answer.id] = running
-        running.task = asyncio.create_task(self._run(running, asked), name="kept answer")
+        self._start(_Running(owner, identity, answer), asked)
         return answer
+
+    async def go_on(
+        self, owner: str, identity: str, answer: str, *, scope: str, deadline: float
+    ) -> KeptMessage:
+        """Go on with an answer that was cut, behind its last token: as if it had not been, save
+        that chance is thrown anew. Raises `ConversationNotFound` and `InvalidRequest`; else as
+        `begin`.
+        """
+        self._require_room()
+        heading, messages = await self.opened(owner, identity)
+        kept = _named(messages, answer)
+        last = all(message.parent != answer for message in messages)
+        if not (kept.resumable and last) or kept.parent is None or kept.model is None:
+            raise InvalidRequest(
+                "This answer cannot be gone on with.",
+                field="answer",
+                hint="Only the last answer of a branch can, if something else than the model "
+                "ended it. Ask again instead.",
+            )
+        said, branch = unpack(kept.tokens), branch_to(messages, kept.parent)
+        asked = request(heading, branch, kept.model, scope=scope, deadline=deadline, said=said)
+        going = msgspec.structs.replace(
+            kept, status="running", error=None, error_code=None, figures=None
+        )
+        running = _Running(
+            *(owner, identity, going, [kept.content], [kept.reasoning]),
+            earlier=kept.figures,
+            said=said,
+        )
+        if answer in self._running:  # somebody else was faster
+            return self._running[answer].now()
+        self._start(running, asked)
+        return going
+
+    def _require_room(self) -> None:
+        if len(self._running) >= MOST_RUNNING:
+            raise Unavailable(
+                f"{MOST_RUNNING} answers are being written already.",
+                hint="Stop one of them.",
+                values={"most": MOST_RUNNING},
+            )
+
+    def _start(self, running: _Running, asked: ChatRequest) -> None:
+        self._running[running.message.id] = running
+        running.task = asyncio.create_task(self._run(running, asked), name="kept answer")
 
     async def opened(self, owner: str, identity: str) -> tuple[Heading, list[KeptMessage]]:
         """A conversation as it is this moment. Raises `ConversationNotFound`."""
@@ -136,8 +219,9 @@ class KeptAnswers:
 
     async def watch(
         self, owner: str, identity: str, answer: str
-    ) -> AsyncIterator[KeptMessage | More]:
-        """The answer as it is, then what comes, then, if anything came, the answer as it ended.
+    ) -> AsyncIterator[KeptMessage | PromptRead | More]:
+        """The answer as it is; how far its prompt has been read, as long as nothing comes; then
+        what comes, then, if anything came, the answer as it ended.
 
         Raises `ConversationNotFound`.
         """
@@ -150,6 +234,7 @@ class KeptAnswers:
             raise ConversationNotFound(answer)
         content, reasoning = len(running.content), len(running.reasoning)
         yield running.now()
+        reading: PromptRead | None = None
         while True:
             changed = running.changed  # before looking: what comes after this is not missed
             more = More("".join(running.content[content:]), "".join(running.reasoning[reasoning:]))
@@ -158,8 +243,11 @@ class KeptAnswers:
                 yield more
             elif running.message.status != "running":
                 break
-            else:
+            elif running.first is not None:
                 await changed.wait()
+            elif not await _comes(changed) and running.reading not in (None, reading):
+                reading = running.reading
+                yield reading
         yield running.now()
 
     async def stop(self, owner: str, identity: str, answer: str) -> KeptMessage:
@@ -202,9 +290,9 @@ class KeptAnswers:
 
     async def _answer(self, running: _Running, asked: ChatRequest) -> None:
         saving = asyncio.create_task(self._save_now_and_then(running), name="save answer")
-        status, error, code, values = "done", None, None, None
+        status, error, code, values, end = "done", None, None, None, None
         try:
-            await self._follow(running, asked)
+            end = await self._follow(running, asked)
         except asyncio.CancelledError:
             status = "stopped"
         except FreeholdError as failure:
@@ -217,46 +305,46 @@ class KeptAnswers:
         saving.cancel()
         await asyncio.wait({saving})
         running.message = msgspec.structs.replace(
-            running.message, status=status, error=error, error_code=code, error_values=values
+            running.kept(end or status),
+            status=status,
+            error=error,
+            error_code=code,
+            error_values=values,
         )
         try:
-            await asyncio.to_thread(self._conversations.save_message, running.now())
+            await asyncio.to_thread(self._conversations.save_message, running.message)
         except FreeholdError as failure:
             log.warning("an answer is not kept: %s", failure)
         finally:
             del self._running[running.message.id]
             running.tell()
 
-    async def _follow(self, running: _Running, asked: ChatRequest) -> None:
-        began, first, thought = time.monotonic(), None, None
+    async def _follow(self, running: _Running, asked: ChatRequest) -> str | None:
+        """How it ended; what there is of it is in ``running`` at any time."""
+        began, end = time.monotonic(), None
         async with self._chat.open(asked) as generation:
             running.message = msgspec.structs.replace(running.message, model=generation.name)
+            if generation.resumed is not None:
+                _require_same(running, generation.resumed)
+            running.seen, running.context = generation.answers[0].seen, generation.context or 0
             async with contextlib.aclosing(generation.parts()) as parts:
                 async for _, part in parts:
-                    since = time.monotonic() - began
-                    if first is None and isinstance(part, ReasoningDelta | ContentDelta):
-                        first = since
-                    if thought is None and running.reasoning and isinstance(part, ContentDelta):
-                        thought = since - (first or 0.0)
-                    self._take(running, part, generation.context or 0, first, thought)
+                    self._take(running, part, time.monotonic() - began)
+                    if isinstance(part, Ended):
+                        end = part.reason.value
+        return end
 
-    def _take(
-        self,
-        running: _Running,
-        part: Part,
-        context: int,
-        first: float | None,
-        thought: float | None,
-    ) -> None:
+    def _take(self, running: _Running, part: Part, since: float) -> None:
+        if running.first is None and isinstance(part, ReasoningDelta | ContentDelta):
+            running.first = since
         match part:
             case ReasoningDelta(text):
                 running.reasoning.append(text)
             case ContentDelta(text):
+                if running.thought is None and any(running.reasoning):
+                    running.thought = since - (running.first or 0.0)
                 running.content.append(text)
-            case Ended():
-                figures = figures_of(part, context, first, thought)
-                running.message = msgspec.structs.replace(running.message, figures=figures)
-            case Begun() | ToolCallBegun() | ToolCallDelta():
+            case Ended() | Begun() | ToolCallBegun() | ToolCallDelta():
                 pass  # no tools are offered, so none is called
         running.tell()
 
@@ -269,25 +357,34 @@ class KeptAnswers:
             if size == saved:
                 continue
             try:
-                await asyncio.to_thread(self._conversations.save_message, running.now())
+                kept = running.kept("interrupted")  # if nobody says otherwise later
+                await asyncio.to_thread(self._conversations.save_message, kept)
                 saved = size
             except FreeholdError as failure:
                 log.warning("a running answer could not be saved: %s", failure)
 
 
-def figures_of(ended: Ended, context: int, first: float | None, thought: float | None) -> Figures:
-    """``context`` 0: not known."""
-    return Figures(
-        prompt_tokens=ended.usage.prompt_tokens,
-        cached_tokens=ended.usage.cached_tokens,
-        completion_tokens=ended.usage.completion_tokens,
-        reasoning_tokens=ended.usage.reasoning_tokens,
-        context=context,
-        first_token=first,
-        reasoning_seconds=thought,
-        decode=ended.timings.decode,
-        finish_reason=ended.reason.value,
-    )
+async def _comes(changed: asyncio.Event) -> bool:
+    """Whether something comes soon."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READING_SECONDS):
+            await changed.wait()
+            return True
+    return False
+
+
+def _require_same(running: _Running, resumed: Resumed) -> None:
+    """Raise `InvalidRequest` if the tokens that were kept do not say what was kept."""
+    pairs = (("".join(running.content), resumed.content), (running.reasoning[0], resumed.reasoning))
+    if not all(kept.startswith(told) or told.startswith(kept) for kept, told in pairs):
+        raise InvalidRequest(
+            "This answer cannot be gone on with: its model is not the one that began it.",
+            field="answer",
+            hint="Ask again instead.",
+        )
+    running.said = resumed.tokens
+    # In place: who watches has been told the rest of it.
+    running.content[0], running.reasoning[0] = resumed.content, resumed.reasoning
 
 
 def _named(messages: Sequence[KeptMessage], identity: str) -> KeptMessage:
@@ -295,66 +392,3 @@ def _named(messages: Sequence[KeptMessage], identity: str) -> KeptMessage:
         if message.id == identity:
             return message
     raise ConversationNotFound(identity)
-
-
-def branch_to(messages: Sequence[KeptMessage], leaf: str) -> list[KeptMessage]:
-    """From the first message down to ``leaf``. Raises `ConversationNotFound`."""
-    known = {message.id: message for message in messages}
-    branch: list[KeptMessage] = []
-    at: str | None = leaf
-    while at is not None:
-        if at not in known:
-            raise ConversationNotFound(at)
-        branch.append(known[at])
-        at = known[at].parent
-    return branch[::-1]
-
-
-def request(
-    heading: Heading,
-    branch: Sequence[KeptMessage],
-    model: str,
-    *,
-    scope: str,
-    deadline: float | None,
-) -> ChatRequest:
-    """What the model is asked for a branch that ends with a question."""
-    system = (Message(Role.SYSTEM, heading.system),) if heading.system else ()
-    wishes = heading.wishes
-    return ChatRequest(
-        model=model,
-        conversation=Conversation(
-            messages=(*system, *(_as_told(message) for message in branch)),
-            reasoning=_reasoning(wishes),
-        ),
-        sampling=_sampling(wishes),
-        max_tokens=wishes.max_tokens,
-        cache_scope=scope,
-        deadline=deadline,
-    )
-
-
-def _reasoning(wishes: Wishes) -> ReasoningWish:
-    if wishes.reasoning_effort == "none":
-        return ReasoningWish(enabled=False)
-    return ReasoningWish(effort=wishes.reasoning_effort, budget=wishes.reasoning_budget)
-
-
-def _sampling(wishes: Wishes) -> Sampling:
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    said = {name: value for name in names if (value := getattr(wishes, name)) is not None}
-    return Sampling(**said)
-
-
-def _as_told(message: KeptMessage) -> Message:
-    files = "".join(_fenced(file) for file in message.files)
-    return Message(Role(message.role), files + message.content, reasoning=message.reasoning or None)
-
-
-def _fenced(file: AttachedFile) -> str:
-    """Its name, and its text between fences longer than any in it."""
-    fence = "```"
-    while fence in file.text:
-        fence += "`"
-    end = "" if file.text.endswith("\n") else "\n"
-    return f"{file.name}\n{fence}\n{file.text}{end}{fence}\n\n"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import collections
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from freehold.domain.answers import AnswerUsage
+from freehold.domain.events import PromptRead
 
 # Upper bounds of the buckets, in seconds. A wait for a first token may hold the loading of a model;
 # between tokens lie 5 ms (a small model on a GPU) and seconds (a large prompt is read meanwhile).
@@ -35,13 +37,30 @@ class Histogram:
 
 
 class Reading(Protocol):
-    """An answer that is being read. ``first_token``: seconds from its request's arrival."""
+    """An answer that is being read. ``first_token``: seconds from its request's arrival;
+    ``reading``: how far its prompt has been read, until then; None where that is not known.
+    """
 
     @property
     def usage(self) -> AnswerUsage: ...
 
     @property
+    def reading(self) -> PromptRead | None: ...
+
+    @property
     def first_token(self) -> float | None: ...
+
+
+class Written(Reading, Protocol):
+    """What there is of an answer. ``tokens`` are its ids, none where another server keeps them;
+    ``writing`` the seconds from the first to the latest.
+    """
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def writing(self) -> float: ...
 
 
 @dataclass(frozen=True)

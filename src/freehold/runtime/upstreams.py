@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 
 from freehold.domain.answers import (
@@ -19,11 +19,12 @@ from freehold.domain.answers import (
 )
 from freehold.domain.chat import MessagesRequest
 from freehold.domain.errors import FreeholdError, OfflineRefused
+from freehold.domain.events import PromptRead
 from freehold.domain.upstreams import Upstream
 from freehold.engines.base import MessageEngine
 from freehold.engines.upstream.engine import UpstreamEngine, UpstreamFigures
 from freehold.runtime.accounting import Account, Closing
-from freehold.runtime.observing import Pace
+from freehold.runtime.observing import Pace, Written
 
 
 class Upstreams:
@@ -80,6 +81,10 @@ class UpstreamAnswer:
         self._account = account
         self._seen = _Seen(began)
 
+    @property
+    def seen(self) -> Written:
+        return self._seen
+
     async def parts(self) -> AsyncGenerator[Part, None]:
         """Run it, once. Closing the iterator early cancels. Its end is logged, however it comes."""
         seen, end, queued = self._seen, "cancelled", None
@@ -105,6 +110,9 @@ class UpstreamAnswer:
 class _Seen:
     """What was seen of an answer: its server's counts, once they have come."""
 
+    tokens: Sequence[int] = ()  # its server's own, as what it has read
+    reading: PromptRead | None = None
+
     def __init__(self, began: float) -> None:
         self._began = began
         self._deltas = 0
@@ -119,6 +127,11 @@ class _Seen:
             return self._ended.usage
         begun = self._begun or Begun(0, 0)
         return AnswerUsage(begun.prompt_tokens, begun.cached_tokens, self._deltas)
+
+    @property
+    def writing(self) -> float:
+        """Until now: told while it runs, or when it has just ended."""
+        return self.decode
 
     @property
     def decode(self) -> float:

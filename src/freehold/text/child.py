@@ -190,7 +190,13 @@ def detokenize(request: Detokenize, vocabulary: Vocabulary) -> Detokenized:
         raise InvalidRequest(
             f"There is no token {unknown[0]}; this model has {vocabulary.size}.", field="tokens"
         )
-    return Detokenized(pieces=[vocabulary.piece(token, special=True) for token in request.tokens])
+    shown = None if request.shown is None else frozenset(request.shown)
+    return Detokenized(
+        pieces=[
+            vocabulary.piece(token, special=shown is None or token in shown)
+            for token in request.tokens
+        ]
+    )
 
 
 def read_table(vocabulary: Vocabulary) -> TableRead:

@@ -82,10 +82,16 @@ class TextService:
         return _prompt(await self._rendering.ask(asked))
 
     async def detokenize(
-        self, source: VocabularySource, tokens: tuple[int, ...]
+        self,
+        source: VocabularySource,
+        tokens: tuple[int, ...],
+        shown: tuple[int, ...] | None = None,
     ) -> tuple[bytes, ...]:
-        """The bytes of each token. Raises `InvalidRequest`, `LoadFailed` or `TextChildFailed`."""
-        answer = await self._rendering.ask(Detokenize(source=source, tokens=tokens))
+        """The bytes of each token, as `Detokenize` says. Raises `InvalidRequest`, `LoadFailed` or
+        `TextChildFailed`.
+        """
+        asked = Detokenize(source=source, tokens=tokens, shown=shown)
+        answer = await self._rendering.ask(asked)
         assert isinstance(answer, Detokenized)
         return tuple(answer.pieces)
 

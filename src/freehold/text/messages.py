@@ -59,10 +59,13 @@ class Tokenize(Message, frozen=True):
 
 
 class Detokenize(Message, frozen=True):
-    """Token ids to the bytes that each stands for, control tokens by their spelling."""
+    """Token ids to the bytes that each stands for. Control tokens are spelled: all of them, or
+    those ``shown`` alone, as an answer is.
+    """
 
     source: VocabularySource
     tokens: tuple[int, ...]
+    shown: tuple[int, ...] | None = None
 
 
 class ReadTable(Message, frozen=True):

@@ -16,6 +16,7 @@ export type SeenPrompt = Schemas["SeenPrompt"];
 export type Change = Partial<Schemas["ChangedConversation"]>;
 export type News =
   | Schemas["Whole"]
+  | { type: "reading"; tokens: number; prompt_tokens: number }
   | { type: "more"; content: string; reasoning: string }
   | { type: "failed"; message: string; code: string; values: ErrorValues };
 
@@ -45,6 +46,10 @@ export const answer = (id: string, parent: string, model: string): Promise<Messa
 
 export const stop = (id: string, message: string): Promise<Message> =>
   send("POST", `${ROOT}/${id}/messages/${message}/stop`, {});
+
+/** Behind its last token; only where it is `resumable`. */
+export const goOn = (id: string, message: string): Promise<Message> =>
+  send("POST", `${ROOT}/${id}/messages/${message}/continue`, {});
 
 export const prompt = (id: string, message: string): Promise<SeenPrompt> =>
   get(`${ROOT}/${id}/messages/${message}/prompt`);

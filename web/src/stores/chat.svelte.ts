@@ -18,12 +18,19 @@ import { route } from "./route.svelte";
 
 const RETRY_MILLISECONDS = 1000;
 
+/** How far a prompt has been read; `read` 0 also where nobody says. */
+export interface Reading {
+  readonly read: number;
+  readonly of: number;
+}
+
 class Chat {
   #heading = $state.raw<api.Heading | null>(null);
   #messages = $state.raw<readonly api.Message[]>([]);
   #chosen = $state<string | null>(null);
   #watching = new Map<string, AbortController>();
   #growing = new SvelteMap<string, api.Message>();
+  #reading = new SvelteMap<string, Reading>();
   #shown = $derived(branch(this.#messages, this.#heading?.leaf ?? null));
   #tries = $derived(byParent(this.#messages));
 
@@ -40,6 +47,10 @@ class Chat {
   /** A message with the text it has this moment. */
   grown(message: api.Message): api.Message {
     return this.#growing.get(message.id) ?? message;
+  }
+  /** How far the prompt of an answer has been read of which nothing is written yet. */
+  reading(message: api.Message): Reading | null {
+    return this.#reading.get(message.id) ?? null;
   }
   /** A message and its siblings, in the order they were made. */
   triesOf(message: api.Message): readonly api.Message[] {
@@ -70,6 +81,7 @@ class Chat {
     for (const watching of this.#watching.values()) watching.abort();
     this.#watching.clear();
     this.#growing.clear();
+    this.#reading.clear();
   }
   #take({ messages, ...heading }: api.Conversation): void {
     this.#heading = heading;
@@ -142,6 +154,19 @@ class Chat {
       this.#heading = { ...this.#heading, title: listed.title };
     }
   }
+  /** Whether `message` was cut, and nothing follows it. */
+  canGoOn(message: api.Message): boolean {
+    return message.resumable && message.id === this.#shown.at(-1)?.id;
+  }
+  /** Go on with an answer that was cut, in its place. */
+  async goOn(message: api.Message): Promise<void> {
+    const id = this.#heading?.id;
+    if (id === undefined) return;
+    await notices.attempt(async () => {
+      this.#replace(await api.goOn(id, message.id));
+      void this.#watch(message.id);
+    });
+  }
   async stop(): Promise<void> {
     const id = this.#heading?.id;
     const running = this.running;
@@ -171,6 +196,7 @@ class Chat {
       await new Promise((over) => setTimeout(over, RETRY_MILLISECONDS));
     }
     this.#watching.delete(message);
+    this.#reading.delete(message);
     if (!leaving.signal.aborted) await models.read(); // it may have been loaded for this
   }
   /** Until the answer has ended; whether the connection was lost before. */
@@ -193,6 +219,10 @@ class Chat {
             return false;
           }
           this.#growing.set(message, news.message);
+          continue;
+        }
+        if (news.type === "reading") {
+          this.#reading.set(message, { read: news.tokens, of: news.prompt_tokens });
           continue;
         }
         arrived.content += news.content;

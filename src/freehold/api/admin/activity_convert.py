@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from freehold.api.admin.activity_schema import EngineActivity, ModelActivity, RequestUnderWay
+from freehold.api.admin.activity_schema import (
+    EngineActivity,
+    ModelActivity,
+    ReadingActivity,
+    RequestUnderWay,
+)
 from freehold.runtime.access.caller import OWNER
 from freehold.runtime.admission import Queue
 from freehold.runtime.engine_figures import EngineFigures
@@ -72,4 +77,14 @@ def request(asked: Asked, now: float, shown: Callable[[str], str]) -> RequestUnd
         seconds=round(max(0.0, now - asked.began), 3),
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
+        reading=_reading(asked),
     )
+
+
+def _reading(asked: Asked) -> ReadingActivity | None:
+    """Of all its answers; several to one prompt read it once."""
+    read = [each.reading for each in asked.readings if each.reading is not None]
+    if not read:
+        return None
+    furthest = max(read, key=lambda each: each.read)
+    return ReadingActivity(tokens=furthest.read, prompt_tokens=furthest.prompt_tokens)

@@ -40,6 +40,13 @@ class ModelActivity(BaseModel):
     engine: EngineActivity | None
 
 
+class ReadingActivity(BaseModel):
+    """Tokens of a prompt that have been read, 0 also where the engine does not tell."""
+
+    tokens: int
+    prompt_tokens: int
+
+
 class RequestUnderWay(BaseModel):
     """``id`` is for stopping it, ``request`` what the log calls it. ``waiting``: for its turn."""
 
@@ -52,6 +59,7 @@ class RequestUnderWay(BaseModel):
     seconds: float = Field(description="Since it came.")
     prompt_tokens: int
     completion_tokens: int
+    reading: ReadingActivity | None = Field(description="While its prompt is read, if it is told.")
 
 
 class MemoryActivity(BaseModel):

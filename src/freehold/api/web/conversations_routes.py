@@ -17,10 +17,12 @@ from freehold.api.problem import Problem
 from freehold.api.routing import deadline_of, described_errors, runtime_of, scope_of
 from freehold.api.stream import EVENT_STREAM, EVENTS, event, streamed, until_client_leaves
 from freehold.api.web import conversations_schema as schema
+from freehold.domain.events import PromptRead
+from freehold.runtime.branches import branch_to
+from freehold.runtime.branches import request as chat_request
 from freehold.runtime.chat import told_of, vocabulary_source
-from freehold.runtime.conversations import AttachedFile, Heading, KeptMessage, Wishes
-from freehold.runtime.kept_answers import KeptAnswers, More, branch_to
-from freehold.runtime.kept_answers import request as chat_request
+from freehold.runtime.kept import AttachedFile, Heading, KeptMessage, Wishes
+from freehold.runtime.kept_answers import KeptAnswers, More
 from freehold.text.expectation import require_known
 
 router = APIRouter(prefix="/freehold/v1/conversations")
@@ -144,6 +146,9 @@ async def _told(
         if isinstance(news, More):
             more = schema.More(content=news.content, reasoning=news.reasoning)
             yield event(more.model_dump_json())
+        elif isinstance(news, PromptRead):
+            reading = schema.Reading(tokens=news.read, prompt_tokens=news.prompt_tokens)
+            yield event(reading.model_dump_json())
         else:
             yield event(schema.Whole(message=_message(news)).model_dump_json())
 
@@ -162,6 +167,20 @@ def _failed(problem: Problem) -> list[bytes]:
 async def stop_answer(identity: _Id, answer: _Id, request: Request) -> schema.Message:
     """End an answer where it is; what has been written is kept. The body is an empty object."""
     return _message(await _answers(request).stop(scope_of(), identity, answer))
+
+
+@router.post("/{identity}/messages/{answer}/continue", responses=_ERRORS)
+async def continue_answer(identity: _Id, answer: _Id, request: Request) -> schema.Message:
+    """Go on with an answer that is `resumable`, in its place: the model goes on behind the last
+    token it wrote, with the conversation's settings as they are now. Watch it as before. The body
+    is an empty object.
+    """
+    runtime, owner = runtime_of(request), scope_of()
+    return _message(
+        await runtime.kept_answers.go_on(
+            owner, identity, answer, scope=owner, deadline=deadline_of(runtime)
+        )
+    )
 
 
 @router.get("/{identity}/messages/{message}/prompt", responses=_ERRORS)
@@ -197,7 +216,8 @@ def _data(value: Heading | KeptMessage) -> dict[str, Any]:
 
 
 def _message(message: KeptMessage) -> schema.Message:
-    return schema.Message(**_data(message))
+    shown = msgspec.structs.replace(message, tokens=b"")
+    return schema.Message(**_data(shown), resumable=message.resumable)
 
 
 def _conversation(heading: Heading, messages: list[KeptMessage]) -> schema.Conversation:

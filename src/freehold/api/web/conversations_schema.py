@@ -80,8 +80,9 @@ class NewAnswer(_Asked):
 
 
 class Figures(BaseModel):
-    """Measured. Seconds: ``first_token`` and ``reasoning_seconds`` as the server waited for them,
-    ``decode`` for writing all of it.
+    """Measured, as far as the answer came. Seconds: ``first_token`` and ``reasoning_seconds`` as
+    the server waited for them, ``decode`` for writing all of it. ``finish_reason`` is ``stop``
+    where the model ended it, ``length`` at the limit, else the message's status.
     """
 
     prompt_tokens: int
@@ -98,6 +99,7 @@ class Figures(BaseModel):
 class Message(BaseModel):
     """``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
     ``error_code`` and ``error_values`` for programs; ``interrupted`` is one whose server ended.
+    ``resumable``: it was cut, and can be gone on with.
     """
 
     id: str
@@ -113,6 +115,7 @@ class Message(BaseModel):
     error_values: ErrorValues | None
     figures: Figures | None
     created: float
+    resumable: bool
 
 
 class Heading(BaseModel):
@@ -147,6 +150,16 @@ class Whole(BaseModel):
 
     type: Literal["whole"] = "whole"
     message: Message
+
+
+class Reading(BaseModel):
+    """How far the prompt has been read, while nothing is written: ``tokens`` of ``prompt_tokens``;
+    0 also where the engine does not tell.
+    """
+
+    type: Literal["reading"] = "reading"
+    tokens: int
+    prompt_tokens: int
 
 
 class More(BaseModel):

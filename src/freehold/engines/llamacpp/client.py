@@ -92,6 +92,11 @@ class _Stream:
     def stalled(self) -> bool:
         return self._pending is not None and time.monotonic() - self._since > STALL_SECONDS
 
+    async def first(self, deadline: float | None) -> SequenceDelta:
+        """As `next`, before ``deadline``."""
+        async with begun_before(deadline):
+            return await self.next()
+
     async def next(self) -> SequenceDelta:
         """All that has come since the last call. What came before a failure is given first."""
         await self._ready.wait()
@@ -186,8 +191,10 @@ class LlamaCppEngine:
         done = False
         try:
             child.channel.send_soon(Generate(request))
-            async with begun_before(request.deadline):
-                delta = await stream.next()
+            delta = await stream.first(request.deadline)
+            while delta.processed is None and delta.read is not None and delta.failed is None:
+                yield delta.read
+                delta = await stream.first(request.deadline)
             while True:
                 if delta.processed is not None:
                     yield delta.processed

@@ -13,7 +13,14 @@ from collections.abc import Sequence as SequenceOf
 
 from freehold.domain.chat import GenerateRequest
 from freehold.domain.errors import EngineError, FreeholdError, InvalidRequest
-from freehold.domain.events import Finished, FinishReason, PromptProcessed, Timings, Usage
+from freehold.domain.events import (
+    Finished,
+    FinishReason,
+    PromptProcessed,
+    PromptRead,
+    Timings,
+    Usage,
+)
 from freehold.engines.base import EngineConfig
 from freehold.engines.llamacpp.adapters import Adapters
 from freehold.engines.llamacpp.batching import Work
@@ -245,6 +252,7 @@ class Loop:
         if not work.completes:
             self.scheduler.commit(work, len(work.tokens))
             self.cache.keep_checkpoint(sequence)
+            self._tell_reading(sequence)
             return
         spoken_rows = rows if work.decodes else rows[-1:]
         try:
@@ -277,6 +285,12 @@ class Loop:
         )
 
     # emit
+
+    def _tell_reading(self, sequence: Sequence) -> None:
+        """How far its prompt has been read; not of one that is read again, to make room."""
+        if sequence.first_token_at is None:
+            read = PromptRead(sequence.committed, sequence.prompt_tokens)
+            self._deltas.append(SequenceDelta(sequence.request.request_id, read=read))
 
     def _tell(self, sequence: Sequence, said: Said) -> None:
         voice = self._voices[sequence.request.request_id]

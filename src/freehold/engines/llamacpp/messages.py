@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from freehold.domain.chat import EmbedRequest, GenerateRequest
 from freehold.domain.errors import FreeholdError, InvalidRequest
-from freehold.domain.events import Finished, PromptProcessed, TokenLogprob
+from freehold.domain.events import Finished, PromptProcessed, PromptRead, TokenLogprob
 from freehold.engines.base import Adapter, EngineConfig
 from freehold.process.frames import PROTOCOL_VERSION, Message
 
@@ -164,6 +164,7 @@ class SequenceDelta(Message, frozen=True):
     """What happened to one sequence since the last frame, in the order of the fields."""
 
     request_id: str
+    read: PromptRead | None = None
     processed: PromptProcessed | None = None
     text: str = ""
     tokens: tuple[int, ...] = ()
@@ -175,6 +176,7 @@ class SequenceDelta(Message, frozen=True):
         """This delta and a later one of the same request as one."""
         return SequenceDelta(
             request_id=self.request_id,
+            read=later.read or self.read,
             processed=self.processed or later.processed,
             text=self.text + later.text,
             tokens=self.tokens + later.tokens,

@@ -53,7 +53,7 @@ def require_possible(upstream: Upstream, asked: ChatRequest) -> None:
 def body_of(upstream: Upstream, asked: ChatRequest) -> dict[str, Any]:
     """The body of a streaming request. Raises `InvalidRequest` for what cannot be asked."""
     told = asked.conversation
-    if told.continues:
+    if told.continues or asked.said:
         raise _cannot(upstream, "go on with an answer that was begun", "messages")
     options = {"include_usage": True}
     if upstream.kind is VLLM:
