@@ -42,6 +42,7 @@ CARRIED: Mapping[str, tuple[str, ...]] = {
     "model_not_pulled": ("model",),
     "offline": ("model", "host", "upstream"),
     "poison_request": ("model",),
+    "pull_not_found": ("model",),
     "queue_full": ("waiting", "retry_after"),
     "rate_limit_exceeded": ("key", "most", "retry_after"),
     "request_not_found": ("id",),

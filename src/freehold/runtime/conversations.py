@@ -170,7 +170,7 @@ class Conversations:
                     values={"most": MAX_MESSAGES},
                 )
             connection.execute(
-                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (message.id, identity, message.parent, message.role, *_changing(message)),
             )
             connection.execute(

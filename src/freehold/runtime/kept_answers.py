@@ -180,7 +180,7 @@ class KeptAnswers:
         said, branch = unpack(kept.tokens), branch_to(messages, kept.parent)
         asked = request(heading, branch, kept.model, scope=scope, deadline=deadline, said=said)
         going = msgspec.structs.replace(
-            kept, status="running", error=None, error_code=None, figures=None
+            kept, status="running", error=None, error_code=None, error_values=None, figures=None
         )
         running = _Running(
             *(owner, identity, going, [kept.content], [kept.reasoning]),

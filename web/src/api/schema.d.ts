@@ -44,28 +44,6 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
-    readonly "/api/pull": {
-        readonly parameters: {
-            readonly query?: never;
-            readonly header?: never;
-            readonly path?: never;
-            readonly cookie?: never;
-        };
-        readonly get?: never;
-        readonly put?: never;
-        /**
-         * Pull
-         * @description Fetch a model and verify it, telling the progress as lines of JSON, or only the end.
-         *
-         *     A client that leaves ends it; the next pull goes on from there.
-         */
-        readonly post: operations["pull_api_pull_post"];
-        readonly delete?: never;
-        readonly options?: never;
-        readonly head?: never;
-        readonly patch?: never;
-        readonly trace?: never;
-    };
     readonly "/freehold/v1/activity": {
         readonly parameters: {
             readonly query?: never;
@@ -213,6 +191,28 @@ export interface paths {
          * @description Ask something. Nothing is answered before an answer is begun.
          */
         readonly post: operations["add_message_freehold_v1_conversations__identity__messages_post"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/freehold/v1/conversations/{identity}/messages/{answer}/continue": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Continue Answer
+         * @description Go on with an answer that is `resumable`, in its place: the model goes on behind the last
+         *     token it wrote, with the conversation's settings as they are now. Watch it as before. The body
+         *     is an empty object.
+         */
+        readonly post: operations["continue_answer_freehold_v1_conversations__identity__messages__answer__continue_post"];
         readonly delete?: never;
         readonly options?: never;
         readonly head?: never;
@@ -536,13 +536,24 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * Under Way
-         * @description The pulls that go on, whoever asked for them.
+         * List Pulls
+         * @description The pulls that go on, whoever asked for them, and those in the background that are over
+         *     and have not been taken away.
          */
-        readonly get: operations["under_way_freehold_v1_pulls_get"];
+        readonly get: operations["list_pulls_freehold_v1_pulls_get"];
         readonly put?: never;
-        readonly post?: never;
-        readonly delete?: never;
+        /**
+         * Begin Pull
+         * @description Fetch a model and verify it while nobody waits. It ends when it is here, when somebody
+         *     stops it, or with the server; begun again, it goes on from where it was.
+         */
+        readonly post: operations["begin_pull_freehold_v1_pulls_post"];
+        /**
+         * Stop Pull
+         * @description Stop a pull in the background, keeping what has come; one that is over is taken away.
+         *     Answers with it as it is then.
+         */
+        readonly delete: operations["stop_pull_freehold_v1_pulls_delete"];
         readonly options?: never;
         readonly head?: never;
         readonly patch?: never;
@@ -1068,8 +1079,9 @@ export interface components {
         };
         /**
          * Figures
-         * @description Measured. Seconds: ``first_token`` and ``reasoning_seconds`` as the server waited for them,
-         *     ``decode`` for writing all of it.
+         * @description Measured, as far as the answer came. Seconds: ``first_token`` and ``reasoning_seconds`` as
+         *     the server waited for them, ``decode`` for writing all of it. ``finish_reason`` is ``stop``
+         *     where the model ended it, ``length`` at the limit, else the message's status.
          */
         readonly Figures: {
             /** Cached Tokens */
@@ -1550,6 +1562,7 @@ export interface components {
          * Message
          * @description ``created`` is in seconds since 1970. ``error`` says why an answer has ``failed``, and
          *     ``error_code`` and ``error_values`` for programs; ``interrupted`` is one whose server ended.
+         *     ``resumable``: it was cut, and can be gone on with.
          */
         readonly Message: {
             /** Content */
@@ -1575,6 +1588,8 @@ export interface components {
             readonly parent: string | null;
             /** Reasoning */
             readonly reasoning: string;
+            /** Resumable */
+            readonly resumable: boolean;
             /**
              * Role
              * @enum {string}
@@ -1809,6 +1824,14 @@ export interface components {
             readonly parent: string | null;
         };
         /**
+         * NewPull
+         * @description What is to be fetched while nobody waits for it.
+         */
+        readonly NewPull: {
+            /** Model */
+            readonly model: string;
+        };
+        /**
          * Papers
          * @description What the licences of a model say. It is what the texts say, not legal advice.
          */
@@ -1966,36 +1989,10 @@ export interface components {
             readonly quantisation: string | null;
             readonly settings: components["schemas"]["SettingsShown"];
         };
-        /**
-         * Progress
-         * @description One line of a pull. ``total`` and ``completed`` are bytes.
-         */
-        readonly Progress: {
-            /** Completed */
-            readonly completed?: number | null;
-            /** Digest */
-            readonly digest?: string | null;
-            /** Status */
-            readonly status: string;
-            /** Total */
-            readonly total?: number | null;
-        };
         /** PromptTokensDetails */
         readonly PromptTokensDetails: {
             /** Cached Tokens */
             readonly cached_tokens: number;
-        };
-        /**
-         * PullRequest
-         * @description ``stream`` left out means true.
-         */
-        readonly PullRequest: {
-            /** Insecure */
-            readonly insecure?: false | null;
-            /** Model */
-            readonly model: string;
-            /** Stream */
-            readonly stream?: boolean | null;
         };
         /** PullsUnderWay */
         readonly PullsUnderWay: {
@@ -2005,17 +2002,44 @@ export interface components {
         /**
          * PullUnderWay
          * @description ``model`` as it was asked for; bytes of the file that comes, ``total`` null: not known.
-         *     ``stopping``: its client has left, and it ends as soon as it notices.
+         *     ``stopping``: its client has left or somebody has stopped it, and it ends as soon as it notices.
+         *     Only those in the ``background`` are told when they are over, until they are taken away; why one
+         *     has failed is in ``error``, with its code and what it is about for programs.
          */
         readonly PullUnderWay: {
+            /** Background */
+            readonly background: boolean;
             /** Completed */
             readonly completed: number;
+            /** Error */
+            readonly error: string | null;
+            /** Error Code */
+            readonly error_code: string | null;
+            /** Error Values */
+            readonly error_values: {
+                readonly [key: string]: string | number | readonly string[];
+            } | null;
             /** Model */
             readonly model: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            readonly state: "going" | "stopping" | "stopped" | "failed" | "done";
             /** Stopping */
             readonly stopping: boolean;
             /** Total */
             readonly total: number | null;
+        };
+        /**
+         * ReadingActivity
+         * @description Tokens of a prompt that have been read, 0 also where the engine does not tell.
+         */
+        readonly ReadingActivity: {
+            /** Prompt Tokens */
+            readonly prompt_tokens: number;
+            /** Tokens */
+            readonly tokens: number;
         };
         /** Reasons */
         readonly Reasons: {
@@ -2060,6 +2084,8 @@ export interface components {
             readonly model: string;
             /** Prompt Tokens */
             readonly prompt_tokens: number;
+            /** @description While its prompt is read, if it is told. */
+            readonly reading: components["schemas"]["ReadingActivity"] | null;
             /** Request */
             readonly request: string | null;
             /**
@@ -2178,8 +2204,13 @@ export interface components {
             /** Scopes */
             readonly scopes: readonly string[];
         };
-        /** SettingsShown */
+        /**
+         * SettingsShown
+         * @description ``affinity``: ``free``, or ``cores`` where each thread has a core of its own.
+         */
         readonly SettingsShown: {
+            /** Affinity */
+            readonly affinity: string;
             /** Cache Layout */
             readonly cache_layout: string;
             /** Flash Attention */
@@ -2520,31 +2551,6 @@ export interface operations {
             };
         };
     };
-    readonly pull_api_pull_post: {
-        readonly parameters: {
-            readonly query?: never;
-            readonly header?: never;
-            readonly path?: never;
-            readonly cookie?: never;
-        };
-        readonly requestBody: {
-            readonly content: {
-                readonly "application/json": components["schemas"]["PullRequest"];
-            };
-        };
-        readonly responses: {
-            /** @description Successful Response */
-            readonly 200: {
-                headers: {
-                    readonly [name: string]: unknown;
-                };
-                content: {
-                    readonly "application/json": components["schemas"]["Progress"];
-                    readonly "application/x-ndjson": string;
-                };
-            };
-        };
-    };
     readonly activity_freehold_v1_activity_get: {
         readonly parameters: {
             readonly query?: never;
@@ -2762,6 +2768,29 @@ export interface operations {
                 readonly "application/json": components["schemas"]["NewMessage"];
             };
         };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Message"];
+                };
+            };
+        };
+    };
+    readonly continue_answer_freehold_v1_conversations__identity__messages__answer__continue_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly answer: string;
+                readonly identity: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
         readonly responses: {
             /** @description Successful Response */
             readonly 200: {
@@ -3137,7 +3166,7 @@ export interface operations {
             };
         };
     };
-    readonly under_way_freehold_v1_pulls_get: {
+    readonly list_pulls_freehold_v1_pulls_get: {
         readonly parameters: {
             readonly query?: never;
             readonly header?: never;
@@ -3153,6 +3182,52 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["PullsUnderWay"];
+                };
+            };
+        };
+    };
+    readonly begin_pull_freehold_v1_pulls_post: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["NewPull"];
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["PullUnderWay"];
+                };
+            };
+        };
+    };
+    readonly stop_pull_freehold_v1_pulls_delete: {
+        readonly parameters: {
+            readonly query: {
+                readonly model: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["PullUnderWay"];
                 };
             };
         };

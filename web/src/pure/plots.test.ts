@@ -76,6 +76,7 @@ describe("the frontier", () => {
     value_type: "f16",
     flash_attention: false,
     threads: 1,
+    affinity: "free",
     micro_batch: 512,
     repack: true,
   };

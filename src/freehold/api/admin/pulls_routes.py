@@ -66,4 +66,5 @@ def _told(pull: Pull) -> PullUnderWay:
         state=state,
         error=None if problem is None else problem.message,
         error_code=None if problem is None else problem.code,
+        error_values=None if problem is None else problem.told,
     )

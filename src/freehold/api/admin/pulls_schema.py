@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from freehold.api.bounds import ErrorValues
 from freehold.api.openai.common import Request
 from freehold.api.pulls import State
 
@@ -20,7 +21,7 @@ class PullUnderWay(BaseModel):
     """``model`` as it was asked for; bytes of the file that comes, ``total`` null: not known.
     ``stopping``: its client has left or somebody has stopped it, and it ends as soon as it notices.
     Only those in the ``background`` are told when they are over, until they are taken away; why one
-    has failed is in ``error``.
+    has failed is in ``error``, with its code and what it is about for programs.
     """
 
     model: str
@@ -31,6 +32,7 @@ class PullUnderWay(BaseModel):
     state: State
     error: str | None
     error_code: str | None
+    error_values: ErrorValues | None
 
 
 class PullsUnderWay(BaseModel):
