@@ -115,7 +115,7 @@ def test_chat_and_compare(japanese: Page, scripts: Scripts) -> None:
     page.get_by_label("メッセージ", exact=True).fill("word " * 3000)
     page.get_by_role("button", name="送信").click()
     refused(page, page.get_by_role("article"), "コンテキストに収まりません")
-    numbers = re.compile(r"プロンプト [\d,]+、上限 512 トークン")
+    numbers = re.compile(r"プロンプト [\d,]+、上限 8,192 トークン")
     expect(page.get_by_role("article").last).to_contain_text(numbers)
     page.reload()  # they are kept with the answer
     expect(page.get_by_role("article").last).to_contain_text(numbers)
@@ -139,8 +139,7 @@ def test_models_their_papers_and_their_tuning(japanese: Page) -> None:
     assert english(page) == []
     page.get_by_label("別のモデルを取得").fill("no-such-model")
     page.get_by_role("button", name="取得", exact=True).click()
-    unknown = page.get_by_role("region", name="no-such-model")
-    refused(page, unknown, "「no-such-model」というモデルはありません")
+    refused(page, page.get_by_role("alert"), "「no-such-model」というモデルはありません")
     for name in (NAME, "small"):
         row = here.get_by_role("row").filter(has_text=name)
         row.get_by_role("button", name="詳細").click()
