@@ -47,8 +47,12 @@ from tests.support.endless import write_endless_llama
 from tests.support.running import collect, until
 
 CONTEXT = 8192
-# A vLLM server of a test's own takes half a minute to start.
-run = functools.partial(running.run, seconds=240)
+# One number for all tests in which several run at once, and another for all that embed: a vLLM
+# server is started for each (context, parallel), so tests that ask for the same stand together.
+MANY = 3
+EMBEDDED = 1024
+# What starts a vLLM server waits for it: half a minute, and several where the machine is busy.
+run = functools.partial(running.run, seconds=vllm_support.START_SECONDS)
 # What has learnt to end its turn goes on all the same.
 GREEDY = Sampling(temperature=0, ignore_end=True)
 MAY_END = Sampling(temperature=0)
@@ -179,7 +183,7 @@ def matrix(pytestconfig: pytest.Config) -> Iterator[None]:
             features = _declared(subject.make(CONTEXT, 1))
             print(f"{subject.name:>10}: {', '.join(sorted(features))}")
             if subject.embedder is not None and subject.embeds_apart:
-                features = _declared(subject.embedder(CONTEXT, 1))
+                features = _declared(subject.embedder(EMBEDDED, 1))
                 print(f"{'':>10}  or, started to embed: {', '.join(sorted(features))}")
             for capability, tests in sorted(subject.skipped.items()):
                 print(f"{'':>10}  without {capability}, so not tested: {', '.join(tests)}")
@@ -262,9 +266,9 @@ async def begun(engine: Engine, name: str = "endless") -> AsyncGenerator[Event, 
 
 
 @contextlib.asynccontextmanager
-async def embedding(subject: Subject, context: int = CONTEXT) -> AsyncIterator[Engine]:
+async def embedding(subject: Subject) -> AsyncIterator[Engine]:
     subject.embeds_apart = subject.embedder is not None
-    async with loaded(subject, context=context, make=subject.embedder) as engine:
+    async with loaded(subject, context=EMBEDDED, make=subject.embedder) as engine:
         yield engine
 
 
@@ -371,28 +375,6 @@ def test_the_same_seed_says_the_same(subject: Subject) -> None:
     run(scenario())
 
 
-def test_a_seed_holds_where_the_prompt_is_read_in_several_steps(subject: Subject) -> None:
-    async def scenario() -> None:
-        async with loaded(subject, parallel=3) as engine:
-            needs(subject, engine, Capability.SEED, "seeds and long prompts")
-            long = tuple(number % 200 for number in range(1300))
-            seeded = Sampling(temperature=1.0, seed=42)
-
-            def ask(scope: str) -> GenerateRequest:
-                return asked(f"{scope} long", long, sampling=seeded, scope=scope)
-
-            first = await answer(engine, ask("one"))
-            again = await answer(engine, ask("two"))
-            assert first.tokens == again.tokens
-            # Others read theirs in the same steps; then sums may come out otherwise, and the
-            # answers may part, but all of them come.
-            for result in await asyncio.gather(*(answer(engine, ask(scope)) for scope in "ABC")):
-                assert result.seed == 42
-                assert result.usage.completion_tokens > 0
-
-    run(scenario())
-
-
 def test_the_seed_that_is_told_can_be_given(subject: Subject) -> None:
     async def scenario() -> None:
         async with loaded(subject) as engine:
@@ -415,9 +397,61 @@ def test_greedy_says_the_same_cached_or_fresh(subject: Subject) -> None:
     run(scenario())
 
 
+def _tokens(events: list[Event]) -> list[int]:
+    return [token for event in events if isinstance(event, TextDelta) for token in event.tokens]
+
+
+def _logprobs(events: list[Event]) -> list[TokenLogprob]:
+    return [one for event in events if isinstance(event, TextDelta) for one in event.logprobs]
+
+
+# Many at once
+
+
+def test_as_many_run_at_once_as_declared_and_the_rest_wait(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=MANY) as engine:
+            assert engine.capabilities.parallel == MANY
+            streams = [await begun(engine, str(number)) for number in range(MANY)]
+            another = asyncio.create_task(served(engine))
+            for stream in streams * 3:
+                assert isinstance(await anext(stream), TextDelta)
+            assert not another.done()
+            first, *others = streams
+            await first.aclose()
+            assert await another < 5 * subject.short
+            for stream in others:
+                assert isinstance(await anext(stream), TextDelta)
+                await stream.aclose()
+
+    run(scenario())
+
+
+def test_a_seed_holds_where_the_prompt_is_read_in_several_steps(subject: Subject) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=MANY) as engine:
+            needs(subject, engine, Capability.SEED, "seeds and long prompts")
+            long = tuple(number % 200 for number in range(1300))
+            seeded = Sampling(temperature=1.0, seed=42)
+
+            def ask(scope: str) -> GenerateRequest:
+                return asked(f"{scope} long", long, sampling=seeded, scope=scope)
+
+            first = await answer(engine, ask("one"))
+            again = await answer(engine, ask("two"))
+            assert first.tokens == again.tokens
+            # Others read theirs in the same steps; then sums may come out otherwise, and the
+            # answers may part, but all of them come.
+            for result in await asyncio.gather(*(answer(engine, ask(scope)) for scope in "ABC")):
+                assert result.seed == 42
+                assert result.usage.completion_tokens > 0
+
+    run(scenario())
+
+
 def test_greedy_says_the_same_batched_or_alone(subject: Subject) -> None:
     async def scenario() -> None:
-        async with loaded(subject, parallel=3) as engine:
+        async with loaded(subject, parallel=MANY) as engine:
             prompts = [PROMPT, tuple(range(100, 170)), (7, 8, 9) * 15]
             top = None if subject.tie is None else 5
 
@@ -455,30 +489,69 @@ def require_same(
             return
 
 
-def _tokens(events: list[Event]) -> list[int]:
-    return [token for event in events if isinstance(event, TextDelta) for token in event.tokens]
-
-
-def _logprobs(events: list[Event]) -> list[TokenLogprob]:
-    return [one for event in events if isinstance(event, TextDelta) for one in event.logprobs]
-
-
-# Many at once
-
-
-def test_as_many_run_at_once_as_declared_and_the_rest_wait(subject: Subject) -> None:
+def test_a_prefix_is_computed_once_and_never_shared_across_scopes(subject: Subject) -> None:
     async def scenario() -> None:
-        async with loaded(subject, parallel=2) as engine:
-            assert engine.capabilities.parallel == 2
-            streams = [await begun(engine, name) for name in "AB"]
-            third = asyncio.create_task(served(engine))
-            for stream in streams * 3:
-                assert isinstance(await anext(stream), TextDelta)
-            assert not third.done()
-            await streams[0].aclose()
-            assert await third < 5 * subject.short
-            assert isinstance(await anext(streams[1]), TextDelta)
-            await streams[1].aclose()
+        async with loaded(subject, parallel=MANY) as engine:
+            short = PROMPT * subject.grain
+            long = short * 3
+            cached = [
+                (await answer(engine, asked(prompt=prompt, scope=scope))).usage.cached_tokens
+                for prompt, scope in [
+                    (short, "ours"),
+                    (long, "ours"),
+                    (long, "ours"),
+                    (long, "theirs"),
+                    (long, "nobody's"),
+                    (long, "anybody's"),
+                    (long, "ours"),
+                ]
+            ]
+            if Capability.PREFIX_CACHE not in engine.capabilities.features:
+                assert cached == [0] * 7
+            needs(subject, engine, Capability.PREFIX_CACHE, "prefix cache")
+            first, longer, again, *others, late = cached
+            assert first == 0
+            assert others == [0] * MANY  # as many as there are streams
+            assert late == again  # its stream was needed meanwhile, and it was kept elsewhere
+            assert 0 < longer <= len(short)
+            assert longer < again < len(long)
+
+    run(scenario())
+
+
+def test_adapters_change_the_answers_of_who_names_them(subject: Subject, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with loaded(subject, parallel=MANY) as engine:
+            needs(subject, engine, Capability.ADAPTERS, "adapters in force")
+            assert subject.lora is not None
+            adapters = [subject.lora(tmp_path, seed) for seed in (1, 2)]
+            uses = ((), *((AdapterUse(each.name),) for each in adapters))
+
+            def ask(use: tuple[AdapterUse, ...], scope: str) -> GenerateRequest:
+                return replace(asked(f"{use} {scope}", scope=scope), adapters=use)
+
+            bare = await answer(engine, ask((), "before"))
+            for adapter in adapters:
+                await engine.add_adapter(adapter)
+            with pytest.raises(InvalidRequest):
+                await engine.add_adapter(adapters[0])
+            apart = [await answer(engine, ask(use, "apart")) for use in uses]
+            assert len({each.tokens for each in apart}) == 3
+            assert apart[0].tokens == bare.tokens
+            together = await asyncio.gather(*(answer(engine, ask(use, "apart")) for use in uses))
+            if subject.tie is None:
+                assert [each.tokens for each in together] == [each.tokens for each in apart]
+            await engine.remove_adapter(adapters[0].name)
+            with pytest.raises(InvalidRequest) as caught:
+                await answer(engine, ask(uses[1], "after"))
+            assert caught.value.field == "adapters"
+            # Another under the same name is another, whatever is kept of the first.
+            other = replace(adapters[1], name=adapters[0].name)
+            await engine.add_adapter(other)
+            assert (await answer(engine, ask(uses[1], "apart"))).tokens == apart[2].tokens
+            for name in (adapters[0].name, adapters[1].name):
+                await engine.remove_adapter(name)
+            assert (await answer(engine, ask((), "after"))).tokens == bare.tokens
 
     run(scenario())
 
@@ -631,11 +704,13 @@ def test_embedding(subject: Subject) -> None:
 
 def test_what_cannot_be_embedded_is_refused(subject: Subject) -> None:
     async def scenario() -> None:
-        async with embedding(subject, context=256) as engine:
+        async with embedding(subject) as engine:
             needs(subject, engine, Capability.EMBED, "refused embedding")
-            await engine.embed(EmbedRequest("fits", ((65,) * 256,)))
-            with pytest.raises(PromptTooLong, match=r"Input 1 has 257 tokens .* holds 256\."):
-                await engine.embed(EmbedRequest("long", (PROMPT, (65,) * 257)))
+            await engine.embed(EmbedRequest("fits", ((65,) * EMBEDDED,)))
+            long = EMBEDDED + 1
+            expected = rf"Input 1 has {long} tokens .* holds {EMBEDDED}\."
+            with pytest.raises(PromptTooLong, match=expected):
+                await engine.embed(EmbedRequest("long", (PROMPT, (65,) * long)))
             for inputs in ((), (PROMPT, ())):
                 with pytest.raises(InvalidRequest) as caught:
                     await engine.embed(EmbedRequest("empty", inputs))
@@ -696,43 +771,6 @@ def test_an_adapter_that_is_not_there(subject: Subject) -> None:
             needs(subject, engine, Capability.ADAPTERS, "adapters")
             with pytest.raises(InvalidRequest):
                 await engine.remove_adapter("x")
-
-    run(scenario())
-
-
-def test_adapters_change_the_answers_of_who_names_them(subject: Subject, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with loaded(subject, parallel=3) as engine:
-            needs(subject, engine, Capability.ADAPTERS, "adapters in force")
-            assert subject.lora is not None
-            adapters = [subject.lora(tmp_path, seed) for seed in (1, 2)]
-            uses = ((), *((AdapterUse(each.name),) for each in adapters))
-
-            def ask(use: tuple[AdapterUse, ...], scope: str) -> GenerateRequest:
-                return replace(asked(f"{use} {scope}", scope=scope), adapters=use)
-
-            bare = await answer(engine, ask((), "before"))
-            for adapter in adapters:
-                await engine.add_adapter(adapter)
-            with pytest.raises(InvalidRequest):
-                await engine.add_adapter(adapters[0])
-            apart = [await answer(engine, ask(use, "apart")) for use in uses]
-            assert len({each.tokens for each in apart}) == 3
-            assert apart[0].tokens == bare.tokens
-            together = await asyncio.gather(*(answer(engine, ask(use, "apart")) for use in uses))
-            if subject.tie is None:
-                assert [each.tokens for each in together] == [each.tokens for each in apart]
-            await engine.remove_adapter(adapters[0].name)
-            with pytest.raises(InvalidRequest) as caught:
-                await answer(engine, ask(uses[1], "after"))
-            assert caught.value.field == "adapters"
-            # Another under the same name is another, whatever is kept of the first.
-            other = replace(adapters[1], name=adapters[0].name)
-            await engine.add_adapter(other)
-            assert (await answer(engine, ask(uses[1], "apart"))).tokens == apart[2].tokens
-            for name in (adapters[0].name, adapters[1].name):
-                await engine.remove_adapter(name)
-            assert (await answer(engine, ask((), "after"))).tokens == bare.tokens
 
     run(scenario())
 
@@ -815,34 +853,6 @@ def test_a_schema_holds(subject: Subject) -> None:
             said = await answer(engine, request)
             assert json.loads(said.text) == "no such word"
             assert said.reason is FinishReason.STOP
-
-    run(scenario())
-
-
-def test_a_prefix_is_computed_once_and_never_shared_across_scopes(subject: Subject) -> None:
-    async def scenario() -> None:
-        async with loaded(subject, parallel=2) as engine:
-            short = PROMPT * subject.grain
-            long = short * 3
-            cached = [
-                (await answer(engine, asked(prompt=prompt, scope=scope))).usage.cached_tokens
-                for prompt, scope in [
-                    (short, "ours"),
-                    (long, "ours"),
-                    (long, "ours"),
-                    (long, "theirs"),
-                    (long, "nobody's"),
-                    (long, "ours"),
-                ]
-            ]
-            if Capability.PREFIX_CACHE not in engine.capabilities.features:
-                assert cached == [0] * 6
-            needs(subject, engine, Capability.PREFIX_CACHE, "prefix cache")
-            first, longer, again, theirs, nobodys, late = cached
-            assert first == theirs == nobodys == 0
-            assert late == again  # its stream was needed meanwhile, and it was kept elsewhere
-            assert 0 < longer <= len(short)
-            assert longer < again < len(long)
 
     run(scenario())
 

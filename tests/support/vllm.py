@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ from freehold.engines.base import Adapter, AdapterKind, Engine
 from freehold.engines.vllm.client import VllmEngine
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
+from freehold.machine.plan import gigabytes
+from freehold.machine.probe import memory
 from freehold.runtime.chat import vocabulary_source
 from freehold.runtime.vllm import Vllm
 from freehold.text.client import TextService
@@ -37,11 +41,13 @@ from tests.support.command import environment as variables
 
 MODEL = "qwen2.5-coder:0.5b"
 STEPS = (
+    ("engine", "install", "vllm", "--cpu"),  # what it needs of the machine is said before a fetch
     ("pull", MODEL),
-    ("engine", "install", "vllm", "--cpu"),
     ("convert", MODEL, "--to", "safetensors"),
 )
 START_SECONDS = 600.0  # half a minute, unless the disk is slow
+MEMORY = 14 * 10**9  # three servers, the tests and what they serve
+MOST_SHARED = 2  # servers that live at once for several tests: each takes 4 GB
 
 T = TypeVar("T")
 
@@ -54,6 +60,7 @@ def folder() -> Path:
     return found
 
 
+@functools.cache
 def home() -> Path:
     """The same, with everything in it; `make test-vllm` has seen to that before."""
     here = folder()
@@ -65,6 +72,14 @@ def home() -> Path:
 
 def main() -> int:
     """Set everything up, in sight of whoever waits for it; the status of what failed."""
+    available = memory().available
+    if available < MEMORY:
+        print(
+            f"The tests on vLLM need {gigabytes(MEMORY)} of memory, and {gigabytes(available)} are "
+            "available: they cannot run here.",
+            file=sys.stderr,
+        )
+        return 1
     here = folder()
     for words in STEPS:
         status = subprocess.run([FREEHOLD, *words], env=variables(here), check=False).returncode
@@ -115,15 +130,16 @@ class Loop:
 
 
 class Borrowed(VllmServer):
-    """Another's server: to end it is not ours."""
+    """Another's server, at ``at``: to end it is not ours."""
 
-    def __init__(self, config: VllmConfig, socket: Path) -> None:
+    def __init__(self, config: VllmConfig, at: Path | None) -> None:
         super().__init__(config, {}, Path())
-        self._socket = socket
+        self.at = at
 
     @property
     def socket(self) -> Path:
-        return self._socket
+        assert self.at is not None
+        return self.at
 
     async def start(self) -> None:
         """It runs."""
@@ -131,6 +147,25 @@ class Borrowed(VllmServer):
     async def close(self) -> None:
         self.failure = self.failure or EngineCrashed("It has been given back.")
         self.ended.set()
+
+
+class Shared(Borrowed):
+    """One that ``servers`` lend from the start to the end of this."""
+
+    def __init__(self, config: VllmConfig, servers: Servers) -> None:
+        super().__init__(config, None)
+        self._servers = servers
+        self._lent = False
+
+    async def start(self) -> None:
+        self.at = await asyncio.to_thread(self._servers.lend, self.config)
+        self._lent = True
+
+    async def close(self) -> None:
+        if self._lent:
+            self._lent = False
+            self._servers.take_back(self.config)
+        await super().close()
 
 
 class Servers:
@@ -141,18 +176,37 @@ class Servers:
         self._table = table
         self._cache = cache
         self._loop = Loop()
-        self._shared: dict[VllmConfig, VllmEngine] = {}
+        self._shared: dict[VllmConfig, VllmEngine] = {}  # the longest unused first
+        self._lent: Counter[VllmConfig] = Counter()
 
     def make(self, context: int, parallel: int) -> Engine:
         return self._borrowed(self._sized(context, parallel))
 
     def _borrowed(self, config: VllmConfig) -> Engine:
-        if config not in self._shared:
-            self._shared[config] = VllmEngine(
-                VllmServer(config, environment(), self._cache), self._read
-            )
-            self._loop.run(self._shared[config].load())
-        return VllmEngine(Borrowed(config, self._shared[config].socket), self._read)
+        return VllmEngine(Shared(config, self), self._read)
+
+    def lend(self, config: VllmConfig) -> Path:
+        """Where one answers; it is started unless it runs, in the place of those longest unused."""
+        engine = self._shared.pop(config, None)
+        if engine is not None and engine.failure is not None:
+            self._loop.run(engine.close())
+            engine = None
+        if engine is None:
+            self._make_room()
+            engine = VllmEngine(VllmServer(config, environment(), self._cache), self._read)
+            self._shared[config] = engine
+            self._loop.run(engine.load())
+        self._shared[config] = engine
+        self._lent[config] += 1
+        return engine.socket
+
+    def _make_room(self) -> None:
+        unused = [config for config in self._shared if not self._lent[config]]
+        while len(self._shared) >= MOST_SHARED and unused:
+            self._loop.run(self._shared.pop(unused.pop(0)).close())
+
+    def take_back(self, config: VllmConfig) -> None:
+        self._lent[config] -= 1
 
     def own(self, context: int, parallel: int) -> Engine:
         server = VllmServer(self._sized(context, parallel), environment(), self._cache)
