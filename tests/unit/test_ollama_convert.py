@@ -452,7 +452,8 @@ def test_a_refusal_names_the_callers_own_field(
 ) -> None:
     error = convert.in_own_words(InvalidRequest(message, field=field), "m")
     body = convert.error_body(Problem(400, error.code, error.message, error.field))
-    assert body.model_dump() == {"error": sentence, "code": "invalid_request"}
+    values = {} if error.field is None else {"field": error.field}
+    assert body.model_dump() == {"error": sentence, "code": "invalid_request", "values": values}
 
 
 # Models
