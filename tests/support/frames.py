@@ -19,6 +19,8 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 MOST = 100.0
+# The longest frame of a page that does nothing, of 60 a second, where it never has to wait.
+IDLE = 20.0
 ATTEMPTS = 3
 
 _CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
@@ -41,9 +43,17 @@ class Frames:
     control: float = 0.0
 
     @property
+    def most(self) -> float:
+        """`MOST` where a page that does nothing is drawn in time, and as much more as this machine
+        is slower than that at this moment.
+        """
+        return MOST * max(1.0, self.control / IDLE)
+
+    @property
     def smooth(self) -> bool:
         """No late frame, save those in which a page that does nothing was late as well."""
-        return self.busiest < MOST and (self.longest < MOST or self.control > self.longest / 2)
+        late = self.longest >= self.most and self.control <= self.longest / 2
+        return self.busiest < self.most and not late
 
 
 def require_smooth(measure: Callable[[], Frames]) -> None:
@@ -51,7 +61,7 @@ def require_smooth(measure: Callable[[], Frames]) -> None:
     seen: list[Frames] = []
     while len(seen) < ATTEMPTS and not (seen and seen[-1].smooth):
         seen.append(measure())
-        assert seen[-1].busiest < MOST, seen
+        assert seen[-1].busiest < seen[-1].most, seen
     assert seen[-1].smooth, seen
 
 
