@@ -10,20 +10,16 @@ from playwright.sync_api import Page, expect
 
 from freehold.engines.scripted import Script
 from tests.browser.test_access import complaints
-from tests.support.fake_hub import FakeFile, FakeRepository
 from tests.support.gateway import Gateway, gateway
+from tests.support.large_model import NAME, hub_of_a_large_model
 from tests.support.metered_hub import MeteredHub
-from tests.support.models import model_bytes
 
 pytestmark = pytest.mark.native
-
-LARGE = FakeFile(model_bytes("large", elements=1 << 20))
-NAME = "hf:maker/Tiny-GGUF:large.gguf"
 
 
 @pytest.fixture
 def hub() -> Iterator[MeteredHub]:
-    with MeteredHub([FakeRepository("maker/Tiny-GGUF", {"large.gguf": LARGE})]) as running:
+    with hub_of_a_large_model() as running:
         yield running
 
 

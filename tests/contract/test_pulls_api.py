@@ -9,21 +9,18 @@ from typing import Any
 import pytest
 
 from freehold.engines.scripted import Script
-from tests.support.fake_hub import FakeFile, FakeRepository
 from tests.support.gateway import Gateway, gateway, wait_for
+from tests.support.large_model import LARGE, NAME, hub_of_a_large_model
 from tests.support.metered_hub import MeteredHub
-from tests.support.models import model_bytes
 
 pytestmark = pytest.mark.native
 
-LARGE = FakeFile(model_bytes("large", elements=1 << 20))
-NAME = "hf:maker/Tiny-GGUF:large.gguf"
 ADDRESS = "/freehold/v1/pulls"
 
 
 @pytest.fixture
 def hub() -> Iterator[MeteredHub]:
-    with MeteredHub([FakeRepository("maker/Tiny-GGUF", {"large.gguf": LARGE})]) as running:
+    with hub_of_a_large_model() as running:
         yield running
 
 

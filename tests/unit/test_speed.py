@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from freehold.domain.engine import CacheConfig, CacheType
 from freehold.engines.llamacpp import pace
-from freehold.machine.calibration import TypeCost
+from freehold.machine.calibration import FEW, MANY, TypeCost
 from freehold.machine.computer import Gpu, GpuKind
 from freehold.machine.dissect import anatomy_of_header
 from freehold.machine.footprint import CELLS
 from freehold.machine.placement import OnCard, Placement
+from freehold.machine.prices import measured_prices
 from freehold.machine.profile import EngineSettings
 from freehold.machine.roofline import roofline
 from freehold.machine.speed import (
@@ -27,6 +28,7 @@ from freehold.machine.speed import (
     cells_read,
     largest_chunk,
     predict,
+    reading_chunk,
     time_to_first_token,
 )
 from freehold.weights.gguf_types import padded
@@ -77,6 +79,26 @@ def test_a_prompt_of_any_length_is_planned_at_once() -> None:
         for prompt in (10**15, 2 * 10**15)
     )
     assert two / one == pytest.approx(4, rel=0.01)
+
+
+def test_a_slow_machine_reads_in_pieces_of_a_second() -> None:
+    assert reading_chunk(MODEL, calibration(), COMPUTER, SETTINGS) == 512
+    for slower in (100, 200):
+        known = calibration(slower)
+        size = reading_chunk(MODEL, known, COMPUTER, SETTINGS)
+        assert SMALLEST_CHUNK < size < 512
+        seconds = size / predict(MODEL, known, COMPUTER, SETTINGS, depth=0).prefill
+        assert seconds == pytest.approx(READING_SECONDS, rel=0.15)
+        larger = dataclasses.replace(MODEL, layers=MODEL.layers * 2)
+        assert reading_chunk(larger, known, COMPUTER, SETTINGS) < size
+    assert reading_chunk(MODEL, calibration(1e6), COMPUTER, SETTINGS) == SMALLEST_CHUNK
+
+
+def test_between_few_tokens_and_many_costs_lie_on_a_line() -> None:
+    prices, part = measured_prices(calibration()), MODEL.layers[0].weights[0]
+    few, middle, many = (prices.product(part, n) for n in (FEW, (FEW + MANY) // 2, MANY))
+    assert few < middle < many
+    assert middle == pytest.approx((few + many) / 2)
 
 
 def test_what_was_not_measured_widens_the_band_and_is_said() -> None:

@@ -11,7 +11,6 @@ is bytes by bandwidth and operations by rate, from nameplates. `Speed.basis` say
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +31,8 @@ MEASURED_BAND, PARTLY_BAND, NAMEPLATE_BAND = 0.3, 0.4, 0.6
 # The engine reads so many seconds of a prompt in one step at most, and a first chunk in any case
 # (`engines.llamacpp.pace`).
 READING_SECONDS, FIRST_CHUNK, SMALLEST_CHUNK = 1.0, 64, 16
+# Smaller chunks are read slower, so the size is found step by step; the third changes little.
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,13 @@ class _Model:
     def reading_chunk(self) -> int:
         """Tokens that the engine reads in a step while nobody else is answered: a micro-batch, or
         what takes `READING_SECONDS` at the beginning of a prompt (`engines.llamacpp.pace`)."""
-        most = max(1, self.settings.micro_batch)
-        sizes = range(min(SMALLEST_CHUNK, most), most + 1)
-        within = bisect_right(sizes, READING_SECONDS, key=lambda size: self.chunk(size, 0))
-        return sizes[max(0, within - 1)]
+        most = size = max(1, self.settings.micro_batch)
+        for _ in range(_ROUNDS):
+            within = int(size * READING_SECONDS / self.chunk(size, 0))
+            if within >= size == most:
+                break
+            size = min(most, max(SMALLEST_CHUNK, within))
+        return size
 
     def chunk(self, tokens: int, depth: int) -> float:
         """Seconds to read so many tokens of a prompt after ``depth`` others."""
