@@ -93,5 +93,5 @@ def test_more_cards_than_there_are_here_are_left_to_vllm(home: Path) -> None:
 def test_the_cpu_build_uses_no_card(home: Path) -> None:
     config, said, needed = loading(home, Build.CPU)
     assert (config.tensor_parallel, config.cards) == (1, ())
-    assert said == []
+    assert not any("is put on" in line for line in said)
     assert needed > PROCESSES

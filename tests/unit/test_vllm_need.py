@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.domain.engine import Quantization
+from freehold.domain.engine import Precision, Quantization
 from freehold.domain.errors import InvalidSetting
 from freehold.domain.settings import resolve
 from freehold.machine.computer import Computer
@@ -20,6 +20,7 @@ from freehold.machine.vllm_need import (
     cached_bytes,
     capacity,
     effective,
+    precision,
     room,
     trained_context,
     weight_bytes,
@@ -51,9 +52,11 @@ def computer(name: str) -> Computer:
 
 
 def test_the_cache_is_that_of_grouped_heads() -> None:
-    assert cached_bytes(CONFIG) == 24 * 2 * (896 // 14) * 2 * 2
-    assert cached_bytes({**CONFIG, "head_dim": 128}) == 24 * 2 * 128 * 2 * 2
-    assert cached_bytes({"text_config": CONFIG}) == cached_bytes(CONFIG)
+    short, long = Precision.BFLOAT16, Precision.FLOAT32
+    assert cached_bytes(CONFIG, short) == 24 * 2 * (896 // 14) * 2 * 2
+    assert cached_bytes(CONFIG, long) == 2 * cached_bytes(CONFIG, short)
+    assert cached_bytes({**CONFIG, "head_dim": 128}, short) == 24 * 2 * 128 * 2 * 2
+    assert cached_bytes({"text_config": CONFIG}, short) == cached_bytes(CONFIG, short)
     assert trained_context(CONFIG) == 32768
 
 
@@ -64,7 +67,7 @@ def test_the_cache_is_that_of_grouped_heads() -> None:
 def test_a_configuration_that_does_not_tell_takes_nothing_for_granted(
     config: dict[str, Any],
 ) -> None:
-    assert cached_bytes(config) == 0
+    assert cached_bytes(config, Precision.BFLOAT16) == 0
 
 
 def test_matrices_become_smaller_and_embeddings_stay() -> None:
@@ -75,9 +78,30 @@ def test_matrices_become_smaller_and_embeddings_stay() -> None:
         tensor("lm_head.weight", 1000, 64),
     ]
     others = 2 * (1000 * 64) * 2 + 64 * 2
-    assert weight_bytes(tensors, Quantization.NONE) == others + 256 * 64 * 2
-    assert weight_bytes(tensors, Quantization.FP8_PER_TENSOR) == others + 256 * 64
-    assert weight_bytes(tensors, Quantization.MXFP4) == others + 256 * 64 * 4.25 / 8
+    short, long = Precision.BFLOAT16, Precision.FLOAT32
+    assert weight_bytes(tensors, Quantization.NONE, short) == others + 256 * 64 * 2
+    assert weight_bytes(tensors, Quantization.NONE, long) == 2 * (others + 256 * 64 * 2)
+    assert weight_bytes(tensors, Quantization.FP8_PER_TENSOR, short) == others + 256 * 64
+    assert weight_bytes(tensors, Quantization.MXFP4, short) == others + 256 * 64 * 4.25 / 8
+
+
+@pytest.mark.parametrize(
+    ("sets", "computed"),
+    [
+        (("avx", "avx2", "fma"), Precision.FLOAT32),
+        (("avx2", "avx512f"), Precision.BFLOAT16),
+        (("avx2", "avx512f", "amx_bf16"), Precision.BFLOAT16),
+        (("neon", "bf16"), Precision.BFLOAT16),
+        (None, Precision.BFLOAT16),
+    ],
+)
+def test_only_an_old_processor_computes_with_32_bits(
+    sets: tuple[str, ...] | None, computed: Precision
+) -> None:
+    assert precision(CONFIG, Quantization.NONE, sets) is computed
+    assert precision(CONFIG, Quantization.FP8_PER_CHANNEL, sets) is Precision.BFLOAT16
+    awq = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    assert precision(awq, Quantization.NONE, sets) is Precision.BFLOAT16
 
 
 def test_what_is_quantised_already_stays_as_it_is() -> None:
@@ -89,7 +113,7 @@ def test_what_is_quantised_already_stays_as_it_is() -> None:
     assert effective(Quantization.MXFP8, awq) is Quantization.NONE
     assert effective(Quantization.MXFP8, CONFIG) is Quantization.MXFP8
     packed = [tensor("model.layers.0.mlp.up_proj.qweight", 64, 32, dtype="I32", size=4)]
-    assert weight_bytes(packed, Quantization.NONE) == 64 * 32 * 4
+    assert weight_bytes(packed, Quantization.NONE, Precision.FLOAT32) == 64 * 32 * 4
 
 
 def test_without_a_card_everything_lies_in_memory() -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from freehold.cli.common import print_table
 from freehold.cli.plan_words import machine_line
-from freehold.domain.engine import Quantization
+from freehold.domain.engine import Precision, Quantization
 from freehold.machine.computer import Computer
 from freehold.machine.plan import gigabytes
 from freehold.machine.vllm_cards import Layout
@@ -43,6 +43,8 @@ def show(plan: VllmPlan, computer: Computer) -> None:
 def _weights(plan: VllmPlan) -> str:
     if plan.stored is not None:
         return f"as they were quantised: {plan.stored}"
+    if plan.precision is Precision.FLOAT32:
+        return "32 bits each: without AVX-512, a processor is several times as slow with 16"
     if plan.quantization is Quantization.NONE:
         return "16 bits each"
     return f"{plan.quantization}, while they are loaded (the setting quantization)"
@@ -83,6 +85,7 @@ def data(plan: VllmPlan, computer: Computer) -> dict[str, Any]:
         "users": plan.users,
         "quantisation": plan.stored,
         "quantization": str(plan.quantization),
+        "precision": str(plan.precision),
         "memory_estimated": {**dataclasses.asdict(need), "total": need.total},
         "room": {**dataclasses.asdict(room), "enough": room.enough},
         "cards": None if plan.layout is None else _cards(plan.layout),

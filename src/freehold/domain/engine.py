@@ -58,6 +58,18 @@ class CacheConfig:
     host_bytes: int = 1 << 30
 
 
+class Precision(enum.StrEnum):
+    """In what vLLM computes with weights that nobody has quantised, in its own words."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """Of a number."""
+        return 4 if self is Precision.FLOAT32 else 2
+
+
 class Quantization(enum.StrEnum):
     """What vLLM makes of weights of 16 bits while it loads them, in its own words."""
 

@@ -5,12 +5,12 @@ Sizes are bytes. Nothing is said of speed: that has not been measured on enough 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from freehold.domain.engine import Quantization
+from freehold.domain.engine import Precision, Quantization
 from freehold.machine.computer import Computer, Gpu, GpuKind
 from freehold.machine.placement import MARGIN, RUNTIME
 from freehold.weights.checkpoint import quantisation
@@ -24,10 +24,9 @@ SHARE = 0.92
 PROCESSES = 3 << 30
 # Contexts that are chosen are multiples of it.
 STEP = 256
-_16_BITS = 2
-# Whatever they are stored as, vLLM computes with 16 bits of them.
+# Whatever they are stored as, vLLM computes with one precision.
 _FLOATS = frozenset({"F16", "BF16", "F32"})
-# Matrices that vLLM leaves at 16 bits, by a part of their names.
+# Matrices that vLLM does not quantise, by a part of their names.
 _LEFT = ("embed", "lm_head")
 
 
@@ -88,27 +87,44 @@ def effective(wanted: Quantization, config: Mapping[str, Any]) -> Quantization:
     return Quantization.NONE if quantisation(config) is not None else wanted
 
 
-def weight_bytes(tensors: Iterable[Tensor], quantization: Quantization) -> int:
+def precision(
+    config: Mapping[str, Any], wanted: Quantization, instruction_sets: Collection[str] | None
+) -> Precision:
+    """What a processor with these ``instruction_sets`` computes in; None: cards do.
+
+    An x86 without AVX-512 must take bfloat16 apart to multiply it: prompts were read at a fifth of
+    the speed of float32 (docs/vllm.md). What computes with quantised weights wants 16 bits.
+    """
+    quantised = quantisation(config) is not None or wanted is not Quantization.NONE
+    if instruction_sets is None or quantised:
+        return Precision.BFLOAT16
+    slow = "avx2" in instruction_sets and "avx512f" not in instruction_sets
+    return Precision.FLOAT32 if slow else Precision.BFLOAT16
+
+
+def weight_bytes(tensors: Iterable[Tensor], quantization: Quantization, computed: Precision) -> int:
     """Of weights as they are loaded, or as they become."""
-    return sum(_bytes(tensor, quantization) for tensor in tensors)
+    return sum(_bytes(tensor, quantization, computed) for tensor in tensors)
 
 
-def _bytes(tensor: Tensor, quantization: Quantization) -> int:
+def _bytes(tensor: Tensor, quantization: Quantization, computed: Precision) -> int:
     if tensor.dtype not in _FLOATS:
         return tensor.end - tensor.begin
     count = prod(tensor.shape)
     matrix = len(tensor.shape) == 2 and not any(part in tensor.name for part in _LEFT)
-    return int(count * quantization.bits / 8) if matrix else count * _16_BITS
+    if matrix and quantization is not Quantization.NONE:
+        return int(count * quantization.bits / 8)
+    return count * computed.bytes
 
 
-def cached_bytes(config: Mapping[str, Any]) -> int:
+def cached_bytes(config: Mapping[str, Any], computed: Precision) -> int:
     """Keys and values of one token in all layers, of a model whose layers all keep them; 0 where
     its configuration does not tell.
     """
     heads = number(config, "num_attention_heads")
     width = number(config, "head_dim") or (number(config, "hidden_size") // heads if heads else 0)
     kept = number(config, "num_key_value_heads") or heads
-    return number(config, "num_hidden_layers") * kept * width * 2 * _16_BITS
+    return number(config, "num_hidden_layers") * kept * width * 2 * computed.bytes
 
 
 def trained_context(config: Mapping[str, Any]) -> int | None:

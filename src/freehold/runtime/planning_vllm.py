@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from freehold.domain.engine import Quantization
+from freehold.domain.engine import Precision, Quantization
 from freehold.domain.settings import Settings
-from freehold.machine.computer import Computer, Gpu
+from freehold.machine.computer import Computer, Gpu, GpuKind
 from freehold.machine.placement import RUNTIME
 from freehold.machine.vllm_cards import Layout, Sharing, Wish, choose, shape_of
 from freehold.machine.vllm_need import (
@@ -15,6 +15,7 @@ from freehold.machine.vllm_need import (
     VllmNeed,
     cached_bytes,
     effective,
+    precision,
     room,
     trained_context,
     weight_bytes,
@@ -28,10 +29,10 @@ from freehold.weights.registry import Manifest
 
 @dataclass(frozen=True)
 class VllmPlan:
-    """``stored`` is how its publisher quantised it, ``quantization`` what vLLM is to do. A
-    ``context`` beyond ``trained`` tokens is not served; one of ``fitting`` would fit where that one
-    does not. ``layout``: the cards it would be given; None: there are none, or not as many as the
-    settings say.
+    """``stored`` is how its publisher quantised it, ``quantization`` what vLLM is to do, and
+    ``precision`` what it computes in. A ``context`` beyond ``trained`` tokens is not served; one of
+    ``fitting`` would fit where that one does not. ``layout``: the cards it would be given; None:
+    there are none, or not as many as the settings say.
     """
 
     reference: str
@@ -40,6 +41,7 @@ class VllmPlan:
     users: int
     stored: str | None
     quantization: Quantization
+    precision: Precision
     need: VllmNeed
     room: Room
     layout: Layout | None
@@ -56,7 +58,9 @@ def plan_vllm(library: Library, manifest: Manifest, wishes: Wishes, computer: Co
     """Raises `RefusedFile`."""
     settings = library.settings
     config = config_of(library.store, manifest)
-    wish = wish_for(library, manifest, wishes.users, wishes.context)
+    quantization = effective(Quantization(settings.quantization), config)
+    computed = precision(config, quantization, _processor(computer))
+    wish = wish_for(library, manifest, computed, wishes.users, wishes.context)
     sharing = set_sharing(settings)
     layout = choose(wish, shape_of(config), computer.gpus, sharing)
     context = layout.context if layout is not None else wish.context
@@ -68,7 +72,8 @@ def plan_vllm(library: Library, manifest: Manifest, wishes: Wishes, computer: Co
         trained=trained_context(config),
         users=wishes.users,
         stored=quantisation(config),
-        quantization=effective(Quantization(settings.quantization), config),
+        quantization=quantization,
+        precision=computed,
         need=need,
         room=layout.room if layout else room(need, computer, cards, wishes.memory),
         layout=layout,
@@ -79,11 +84,23 @@ def layout_for(library: Library, weights: Manifest, gpus: Sequence[Gpu]) -> Layo
     """The cards that a server gives it; None: what vLLM finds. Raises `RefusedFile`."""
     settings = library.settings
     shape = shape_of(config_of(library.store, weights))
-    wish = wish_for(library, weights, settings.parallel)
+    wish = wish_for(library, weights, Precision.BFLOAT16, settings.parallel)
     return choose(wish, shape, gpus, set_sharing(settings))
 
 
-def wish_for(library: Library, weights: Manifest, users: int, context: int | None = None) -> Wish:
+def _processor(computer: Computer) -> tuple[str, ...] | None:
+    """What the processor has for computing; None: cards compute."""
+    cards = any(gpu.kind is GpuKind.CUDA for gpu in computer.gpus)
+    return None if cards else computer.processor.instruction_sets
+
+
+def wish_for(
+    library: Library,
+    weights: Manifest,
+    computed: Precision,
+    users: int,
+    context: int | None = None,
+) -> Wish:
     """The ``context`` asked for, or that of the settings; where they say nothing, about theirs."""
     settings, config = library.settings, config_of(library.store, weights)
     quantization = effective(Quantization(settings.quantization), config)
@@ -91,8 +108,8 @@ def wish_for(library: Library, weights: Manifest, users: int, context: int | Non
     usual = min(settings.context, trained or settings.context)
     free = context is None and settings.origins.get("context", "default") == "default"
     return Wish(
-        weight_bytes(tensors_of(library.store, weights), quantization),
-        cached_bytes(config),
+        weight_bytes(tensors_of(library.store, weights), quantization, computed),
+        cached_bytes(config, computed),
         users,
         context or usual,
         most=(trained or usual) if free else None,

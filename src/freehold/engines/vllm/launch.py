@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from freehold.domain.engine import Precision
 from freehold.engines.vllm.installation import Build
 from freehold.engines.vllm.plugin import NAME as PLUGIN
 from freehold.process.child import child_environment
@@ -38,11 +39,11 @@ _OURS = ("OPENBLAS_NUM_THREADS", "PYTHONOPTIMIZE", "PYTHONPATH", "VIRTUAL_ENV")
 class VllmConfig:
     """How to load one model. ``weights`` is a folder of safetensors with their configuration.
 
-    ``context`` is tokens per sequence, ``parallel`` how many sequences run at once, ``threads`` and
-    ``cache_bytes`` (of the key-value cache) are the CPU build's. ``tensor_parallel`` cards share
-    each layer, ``pipeline_parallel`` groups of them share the layers; ``cards`` are the numbers of
-    those it is given, none: all. ``pooling`` (``MEAN``, ``CLS``, ``LAST``): it embeds so, and does
-    nothing else. ``lora_slots`` adapters can be in force
+    ``context`` is tokens per sequence, ``parallel`` how many sequences run at once; ``threads``,
+    ``cache_bytes`` (of the key-value cache) and ``precision`` are the CPU build's.
+    ``tensor_parallel`` cards share each layer, ``pipeline_parallel`` groups of them share the
+    layers; ``cards`` are the numbers of those it is given, none: all. ``pooling`` (``MEAN``,
+    ``CLS``, ``LAST``): it embeds so, and does nothing else. ``lora_slots`` adapters can be in force
     at once. ``quantization`` is done to the weights while they load; None: they stay as they are,
     and vLLM sees by itself how a checkpoint is quantised. ``plugin``: a folder with what the CPU
     build needs of ours.
@@ -56,6 +57,7 @@ class VllmConfig:
     parallel: int
     threads: int
     cache_bytes: int
+    precision: Precision = Precision.BFLOAT16
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     cards: tuple[int, ...] = ()
@@ -84,7 +86,7 @@ def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
     ]
     if config.build is Build.CPU:
         # The graph is not compiled: that would need a compiler, at each start.
-        words += ["--dtype", "bfloat16", "--enforce-eager"]
+        words += ["--dtype", str(config.precision), "--enforce-eager"]
         # A step cannot be broken off: whoever comes next waits for it.
         words += ["--max-num-batched-tokens", str(_step(config))]
     if config.quantization is not None:
