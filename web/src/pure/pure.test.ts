@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Heading, Message } from "../api/conversations";
 import { problem } from "../api/http";
-import { GrowingBlocks, blocksOf, type Token } from "./blocks";
+import { GrowingBlocks, blocksOf, type Section } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
 import { fullness, percent, rounded, speed } from "./figures";
 import { spans } from "./highlighting";
@@ -116,19 +116,29 @@ of it.
 describe("blocks that grow", () => {
   it.each([1, 3, 7, 50])("are those of the whole, %i characters at a time", (step) => {
     const growing = new GrowingBlocks();
-    let last: Token[] = [];
+    let last: readonly Section[] = [];
     for (let at = 0; at < TEXT.length + step; at += step) last = growing.of(TEXT.slice(0, at));
-    expect(plain(last)).toBe(plain(blocksOf(TEXT)));
+    expect(plain(last.flat())).toBe(plain(blocksOf(TEXT)));
   });
   it("keep the blocks that cannot change", () => {
     const growing = new GrowingBlocks();
     const before = growing.of(TEXT.slice(0, 200));
-    expect(growing.of(TEXT)[0]).toBe(before[0]);
+    expect(growing.of(TEXT)[0]![0]).toBe(before[0]![0]);
+  });
+  it("come in sections, and those that are full are never touched again", () => {
+    const growing = new GrowingBlocks();
+    const text = TEXT.repeat(100);
+    const before = growing.of(text.slice(0, text.length / 2));
+    const after = growing.of(text);
+    expect(before.length).toBeGreaterThan(2);
+    expect(after.length).toBeGreaterThan(before.length);
+    for (const [number, section] of before.slice(0, -1).entries()) expect(after[number]).toBe(section);
+    expect(plain(after.flat())).toBe(plain(blocksOf(text)));
   });
   it("begin again with another text", () => {
     const growing = new GrowingBlocks();
     growing.of(TEXT);
-    expect(plain(growing.of("Else."))).toBe(plain(blocksOf("Else.")));
+    expect(plain(growing.of("Else.").flat())).toBe(plain(blocksOf("Else.")));
   });
 });
 
