@@ -48,9 +48,15 @@ def home() -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[Server]:
+def stages() -> list[str]:
+    """What was told while the server started."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, stages: list[str]) -> Iterator[Server]:
     with serving(home, MODEL, "--vllm", MODEL, "--context", "4096", "--parallel", "4") as running:
-        wait_until_ready(running.url)
+        stages += wait_until_ready(running.url)
         yield running
 
 
@@ -287,20 +293,23 @@ def test_what_dies_is_started_again(server: Server) -> None:
         assert answer.status_code == 200, answer.text
 
 
-def test_it_has_no_network_and_leaves_nothing_behind(home: Path) -> None:
-    with serving(home, MODEL, "--vllm", MODEL, "--context", "1024", "--parallel", "1") as running:
-        stages = wait_until_ready(running.url)
-        assert "loading Python and PyTorch" in stages
-        assert len(stages) >= 3
-        pid = running.process.pid
-        started = psutil.Process(pid).children(recursive=True)
-        ours = network_of(pid)
-        apart = [process for process in started if network_of(process.pid) != ours]
-        assert len(apart) >= 2  # the server and what computes for it
-        os.kill(pid, signal.SIGKILL)
-        running.process.wait()
-        _, left = psutil.wait_procs(started, timeout=30)
-        assert left == []
+def test_its_start_was_told(server: Server, stages: list[str]) -> None:
+    assert server.url
+    assert "loading Python and PyTorch" in stages
+    assert len(stages) >= 3
+
+
+def test_it_has_no_network_and_leaves_nothing_behind(server: Server) -> None:
+    """The last that asks this server: it is killed."""
+    pid = server.process.pid
+    started = psutil.Process(pid).children(recursive=True)
+    ours = network_of(pid)
+    apart = [process for process in started if network_of(process.pid) != ours]
+    assert len(apart) >= 2  # the server and what computes for it
+    os.kill(pid, signal.SIGKILL)
+    server.process.wait()
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert left == []
 
 
 def test_what_is_missing_is_said(tmp_path: Path, home: Path) -> None:

@@ -28,7 +28,7 @@ from tests.support.command import Server, serving
 pytestmark = [pytest.mark.vllm, pytest.mark.weights, pytest.mark.native]
 
 AT_ONCE = 2  # answers that one vLLM gives at a time; the others wait there
-LONG, SHORT = 500, 8
+LONG, SHORT = 300, 8
 
 
 @dataclass

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from freehold.domain.engine import Quantization
 from freehold.domain.errors import EngineCrashed
 from freehold.domain.settings import environment, resolve
 from freehold.engines.base import Adapter, AdapterKind, Engine
@@ -30,7 +31,8 @@ from freehold.engines.vllm.client import VllmEngine
 from freehold.engines.vllm.launch import GIBIBYTE, VllmConfig
 from freehold.engines.vllm.server import VllmServer
 from freehold.machine.plan import gigabytes
-from freehold.machine.probe import memory
+from freehold.machine.probe import memory, own_instruction_sets
+from freehold.machine.vllm_need import VllmNeed, precision
 from freehold.runtime.chat import vocabulary_source
 from freehold.runtime.vllm import Vllm
 from freehold.text.client import TextService
@@ -46,8 +48,8 @@ STEPS = (
     ("convert", MODEL, "--to", "safetensors"),
 )
 START_SECONDS = 600.0  # half a minute, unless the disk is slow
-MEMORY = 17 * 10**9  # three servers, the tests and what they serve
-MOST_SHARED = 2  # servers that live at once for several tests: each takes 4 to 5 GB
+MOST_SHARED = 2  # servers that live at once for several tests, beside one of a test's own
+WEIGHTS = 494_032_768
 
 T = TypeVar("T")
 
@@ -70,13 +72,20 @@ def home() -> Path:
     return here
 
 
+def needed() -> int:
+    """Bytes of all servers at once, and of the tests."""
+    computed = precision({}, Quantization.NONE, own_instruction_sets())
+    server = VllmNeed(WEIGHTS * computed.bytes, GIBIBYTE)
+    return (MOST_SHARED + 1) * server.total + GIBIBYTE
+
+
 def main() -> int:
     """Set everything up, in sight of whoever waits for it; the status of what failed."""
     available = memory().available
-    if available < MEMORY:
+    if available < needed():
         print(
-            f"The tests on vLLM need {gigabytes(MEMORY)} of memory, and {gigabytes(available)} are "
-            "available: they cannot run here.",
+            f"The tests on vLLM need {gigabytes(needed())} of memory, and {gigabytes(available)} "
+            "are available: they cannot run here.",
             file=sys.stderr,
         )
         return 1

@@ -39,12 +39,21 @@ def server(folder: Path) -> Borrowed:
 @contextlib.asynccontextmanager
 async def answering(server: Borrowed, health: int | None) -> AsyncIterator[Exchange]:
     """``health``: the status with which it says how it is, None: it closes the connection then;
-    everything else fails.
+    what is endless begins, and everything else fails.
     """
+
+    over = asyncio.Event()  # nothing endless is being answered any more
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
+            if b"/endless" in head:
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
+                await reader.read()  # until it is closed at the other end
+                writer.close()
+                over.set()
+                return
+            over.set()
             status, body = (health, b"") if b"/health" in head else (500, _ERROR)
             if status is None:
                 writer.close()
@@ -60,6 +69,7 @@ async def answering(server: Borrowed, health: int | None) -> AsyncIterator[Excha
         yield exchange
     finally:
         await exchange.close()
+        await over.wait()
         listening.close()
 
 
@@ -90,6 +100,23 @@ def test_one_whose_engine_is_dead_is_given_up_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     asyncio.run(ask())
     assert time.monotonic() - began < 4
+
+
+def test_one_that_is_closed_in_the_middle_of_an_answer_says_so(tmp_path: Path) -> None:
+    async def read(closed: Borrowed, exchange: Exchange) -> None:
+        async with exchange.lines("/endless", {}, None) as lines:
+            assert await anext(lines) == "one"
+            await closed.close()
+            await exchange.close()
+            await anext(lines)
+
+    async def ask() -> None:
+        closed = server(tmp_path)
+        async with answering(closed, health=200) as exchange:
+            with pytest.raises(EngineCrashed, match="given back"):
+                await read(closed, exchange)
+
+    asyncio.run(ask())
 
 
 def test_of_one_that_says_no_more_the_end_is_awaited(tmp_path: Path) -> None:

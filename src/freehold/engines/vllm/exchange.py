@@ -104,6 +104,8 @@ class Exchange:
         """Its death, if that is why; it says so a moment before its end is seen. One that is well
         has only refused this request: nobody waits for its end.
         """
+        if self._server.failure is not None:  # and we may have closed the connections ourselves
+            return self._server.failure
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 health = await self._health()
