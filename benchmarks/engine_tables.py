@@ -10,7 +10,6 @@ from benchmarks.results import Results
 from freehold.lab.bench.statistics import median
 
 SPEED = "tokens_per_second"
-REFERENCE = "vLLM bf16"
 WAYS = ("engine", "upstream")
 AT_LEAST, AT_MOST_MS = 0.97, 5.0
 _KINDS = {"unique": "nothing shared", "shared": "shared prefix"}
@@ -29,10 +28,10 @@ def _names(results: Results) -> list[str]:
 
 def _speeds(results: Results) -> list[str]:
     names, found = _names(results), medians(results)
-    others = [name for name in names if name != REFERENCE]
-    heads = [*names, *(f"{REFERENCE} / {name.removeprefix('llama.cpp ')}" for name in others)]
+    *others, last = names
+    heads = [*names, *(f"{last} / {name.removeprefix('llama.cpp ')}" for name in others)]
     rows = [
-        "Tokens of answers a second, and how many times as many vLLM gives:",
+        f"Tokens of answers a second, and how many times as many {last} gives:",
         "",
         f"| prompts | clients | {' | '.join(heads)} |",
         f"|---|--:|{'--:|' * len(heads)}",
@@ -40,7 +39,7 @@ def _speeds(results: Results) -> list[str]:
     for workload in _workloads(results):
         kind, _, clients = workload.partition("-")
         speeds = {name: found.get((workload, name), {}).get(SPEED) for name in names}
-        theirs = speeds.get(REFERENCE)
+        theirs = speeds[last]
         cells = [_number(speeds[name]) for name in names]
         cells += [_quotient(theirs, speeds[name]) for name in others]
         rows.append(f"| {_KINDS[kind]} | {clients} | {' | '.join(cells)} |")

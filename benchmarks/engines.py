@@ -1,8 +1,10 @@
-"""`python -m benchmarks.engines`: which engine is right, and what the gateway costs before vLLM.
+"""`python -m benchmarks.engines`: which engine is right, what the gateway costs before vLLM, and
+in what vLLM had better compute.
 
 `compare`: the same questions to the engines through the same server of ours, from 1 to 16 clients,
 with and without a prefix that all share. `gateway`: vLLM asked directly and through our server, as
-its engine and as an upstream.
+its engine and as an upstream. `precision`: vLLM's own server twice, computing in bfloat16 and in
+float32.
 
 All servers of a part are up the whole time and asked in turn, so that what is compared is measured
 within a minute. Everything is saved at once; the same command goes on where it stopped.
@@ -41,6 +43,7 @@ from benchmarks.weights import (
     source_file,
 )
 from benchmarks.workloads import Builder, build, sharing, unique, warm_up
+from freehold.domain.engine import Precision
 from freehold.text.vocabulary import Vocabulary, open_vocabulary, start_native
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -51,6 +54,9 @@ COMPARED: Mapping[str, Builder] = {
     **{f"shared-{number}": sharing(number, _REQUESTS[number], 512, 32) for number in CLIENTS},
 }
 GATEWAY: Mapping[str, Builder] = {"1": unique(1, 8), "8": unique(8, 24)}
+PRECISION: Mapping[str, Builder] = {
+    f"unique-{number}": COMPARED[f"unique-{number}"] for number in (1, 4)
+}
 SIZE = vllm.Size(context=1024, parallel=16)
 _LIMIT_SECONDS = 300.0
 _QUICK = 0.01
@@ -140,7 +146,8 @@ def _compared_servers(home: Path) -> dict[str, Server]:
         found[name] = Server(
             name, (*command, *SIZE.flags, "--offline"), "/readyz", freehold_environment()
         )
-    return {**found, "vLLM bf16": vllm.managed("vLLM bf16", home, SIZE)}
+    name = f"vLLM {vllm.precision_here(home)}"
+    return {**found, name: vllm.managed(name, home, SIZE)}
 
 
 @contextlib.contextmanager
@@ -184,9 +191,22 @@ def _before_vllm(servers: Mapping[str, Server]) -> Iterator[list[Subject]]:
         ]
 
 
+def _precision_servers(home: Path) -> dict[str, Server]:
+    names = {f"vLLM {precision}": precision for precision in Precision}
+    return {name: vllm.bare(name, home, SIZE, precision) for name, precision in names.items()}
+
+
+@contextlib.contextmanager
+def _bare(servers: Mapping[str, Server]) -> Iterator[list[Subject]]:
+    with ExitStack() as held:
+        ups = {name: _up(held, server) for name, server in servers.items()}
+        yield [Subject(name, up.watch, up.port, vllm.BARE_NAME) for name, up in ups.items()]
+
+
 PARTS = {
     "compare": ("engines", COMPARED, _compared_servers, _compared, engine_tables.compared),
     "gateway": ("gateway", GATEWAY, _gateway_servers, _before_vllm, engine_tables.gateway),
+    "precision": ("precision", PRECISION, _precision_servers, _bare, engine_tables.compared),
 }
 
 

@@ -1,11 +1,11 @@
 """Predicted beside measured: `python -m benchmarks.planning`.
 
 Calibrates this computer, predicts speed and memory of ten points (model, quantisation, context)
-before any of these models is loaded, then measures them twice: llama.cpp's steps beside the
+before any of these models is loaded, then measures them: llama.cpp's steps beside the
 calibration's yardstick (`engines.llamacpp.bench_steps`), which tells how good the arithmetic is
-whatever the machine does meanwhile; and tokens per second through our engine in its worker, which
-is what people get, each file right after a calibration of its own. Every point is saved at once;
-the same command goes on where it stopped.
+whatever the machine does meanwhile; and answers through our engine in its worker, which is what
+people get, each file right after a calibration of its own, in tokens per second and beside the
+yardstick as well. Every point is saved at once; the same command goes on where it stopped.
 ``--calibrate-only`` does no more than the first step.
 """
 
@@ -51,7 +51,9 @@ from freehold.weights.progress import Silent
 
 ANSWER = 32
 # Of short and of long prompts.
-REPEATS, LONG_REPEATS, LONG = 3, 2, 1024
+REPEATS, LONG_REPEATS, LONG = 5, 2, 1024
+# How often the yardstick is laid before and after an answer.
+YARDS = 15
 MICRO_BATCH = 512
 BEGIN, END = "<!-- planning: begin -->", "<!-- planning: end -->"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -106,7 +108,8 @@ class Results(msgspec.Struct):
     # By the file's name: what its tokens per second were predicted from.
     just_before: dict[str, Calibration] = {}
     beside: list[Point] = []
-    points: list[Point] = []
+    answers: list[Point] = []  # through the engine, in yardsticks
+    points: list[Point] = []  # and in seconds
     memory: list[Memory] = []
 
 
@@ -204,7 +207,17 @@ def _config(subject: Subject, planner: Planner) -> EngineConfig:
     )
 
 
-async def measure(subject: Subject, settings: Settings, results: Results, save: Saver) -> None:
+@dataclass(frozen=True)
+class Answered:
+    """One answer of the engine. ``yard``: seconds of the yardstick at that time."""
+
+    timings: Timings
+    yard: float
+
+
+async def measure(
+    subject: Subject, settings: Settings, yardstick: Yardstick, results: Results, save: Saver
+) -> None:
     """All points of one file, in one worker, right after calibrating."""
     wanted = [p for p in subject.prompts if not _done(results.points, subject.name, p)]
     if not wanted:
@@ -217,8 +230,13 @@ async def measure(subject: Subject, settings: Settings, results: Results, save: 
         await _ask(engine, 64, "warm")
         for prompt in wanted:
             repeats = REPEATS if prompt < LONG else LONG_REPEATS
-            timings = [await _ask(engine, prompt, f"{prompt} {n}") for n in range(repeats)]
-            results.points.append(_point(subject.name, prompt, planner, timings))
+            found = []
+            for number in range(repeats):
+                before = yardstick.lay(YARDS)
+                timings = await _ask(engine, prompt, f"{prompt} {number}")
+                found.append(Answered(timings, (before + yardstick.lay(YARDS)) / 2))
+            results.answers.append(_beside(subject.name, prompt, planner, known.yardstick, found))
+            results.points.append(_point(subject.name, prompt, planner, found))
             save()
         results.memory.append(
             Memory(subject.name, planner.context, planner.memory(), _peak(engine.pid))
@@ -232,14 +250,28 @@ def _done(points: Sequence[Point], model: str, prompt: int) -> bool:
     return any((p.model, p.prompt) == (model, prompt) for p in points)
 
 
-def _point(name: str, prompt: int, planner: Planner, timings: Sequence[Timings]) -> Point:
+def _point(name: str, prompt: int, planner: Planner, answers: Sequence[Answered]) -> Point:
     return Point(
         model=name,
         prompt=prompt,
         predicted_prefill=planner.prefill(prompt),
-        prefill=statistics.median(prompt / each.prefill for each in timings),
+        prefill=statistics.median(prompt / each.timings.prefill for each in answers),
         predicted_decode=planner.decode(prompt),
-        decode=statistics.median((ANSWER - 1) / each.decode for each in timings),
+        decode=statistics.median((ANSWER - 1) / each.timings.decode for each in answers),
+    )
+
+
+def _beside(
+    name: str, prompt: int, planner: Planner, unit: float, answers: Sequence[Answered]
+) -> Point:
+    """The same in yardsticks: of ``unit`` seconds when it was predicted."""
+    return Point(
+        model=name,
+        prompt=prompt,
+        predicted_prefill=planner.prefill(prompt) * unit,
+        prefill=statistics.median(it.yard * prompt / it.timings.prefill for it in answers),
+        predicted_decode=planner.decode(prompt) * unit,
+        decode=statistics.median(it.yard * (ANSWER - 1) / it.timings.decode for it in answers),
     )
 
 
@@ -277,7 +309,15 @@ def table(results: Results) -> str:
         f"{found.bandwidth / 1e9:.1f} GB/s read, {found.matrix_rate / 1e9:.0f} GFLOP/s, "
         f"{found.step * 1e6:.0f} µs a step, {found.layer * 1e6:.0f} µs a layer.",
         "",
+        "The steps, beside the yardstick:",
+        "",
         *_speeds("tokens per yardstick", results.beside, digits=3),
+        "",
+        "Answers of the engine, beside the yardstick:",
+        "",
+        *_speeds("tokens per yardstick", results.answers, digits=3),
+        "",
+        "The same answers by the clock:",
         "",
         *_speeds("tok/s", results.points, digits=1),
         "",
@@ -346,9 +386,9 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
     for subject in subjects():
         planner = Planner(results.computer, results.calibration, subject)
         measure_beside(subject, planner, yardstick, results, saver)
-    yardstick.context.close()
     for subject in subjects():
-        await measure(subject, settings, results, saver)
+        await measure(subject, settings, yardstick, results, saver)
+    yardstick.context.close()
     click.echo(table(results))
 
 

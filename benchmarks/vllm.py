@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.servers import THREADS, Server, Watch
 from benchmarks.weights import ROOT, SOURCE, BenchmarkError, freehold_command, freehold_environment
+from freehold.domain.engine import Precision
 from freehold.domain.settings import environment, resolve
 from freehold.engines.vllm import launch
 from freehold.engines.vllm.installation import Installed, Place
@@ -66,15 +67,22 @@ class Size:
         )
 
 
+def precision_here(folder: Path) -> Precision:
+    """What the model is computed in."""
+    return asyncio.run(_config(folder, Size(1024, 1))).precision
+
+
 def managed(name: str, folder: Path, size: Size) -> Server:
     """Our server, with the model run by vLLM."""
     command = (freehold_command(), "serve", SOURCE, "--vllm", SOURCE, "--port", "{port}")
     return Server(name, (*command, *size.flags), "/readyz", home_environment(folder))
 
 
-def bare(name: str, folder: Path, size: Size) -> Server:
-    """vLLM's own server, with the arguments and the environment that ours gives it."""
+def bare(name: str, folder: Path, size: Size, precision: Precision | None = None) -> Server:
+    """vLLM's own server, with the arguments and the environment that ours gives it, save that it
+    computes in ``precision`` (None: in what ours would)."""
     config = asyncio.run(_config(folder, size))
+    config = replace(config, precision=precision or config.precision)
     words = list(launch.arguments(config, Path("socket")))
     at = words.index("--uds")
     words[at : at + 2] = ["--host", "127.0.0.1", "--port", "{port}"]

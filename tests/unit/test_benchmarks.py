@@ -333,7 +333,7 @@ def test_engines_are_compared_by_the_medians_of_their_rounds(tmp_path: Path) -> 
     rows = {}
     for number, (ours, theirs) in enumerate(((20.0, 40.0), (40.0, 50.0)), 1):
         rows["shared-4", "llama.cpp Q8_0", number] = (ours, 100.0)
-        rows["shared-4", engine_tables.REFERENCE, number] = (theirs, 100.0)
+        rows["shared-4", "vLLM bf16", number] = (theirs, 100.0)
     text = engine_tables.compared(engine_results(tmp_path, rows))
     assert "| prompts | clients | llama.cpp Q8_0 | vLLM bf16 | vLLM bf16 / Q8_0 |" in text
     assert "| shared prefix | 4 | 30.0 | 45.0 | 1.50 |" in text
