@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Heading, Message } from "../api/conversations";
 import { problem } from "../api/http";
-import { GrowingBlocks, blocksOf, type Section } from "./blocks";
+import { GrowingBlocks, blocksOf, type Section, type Token } from "./blocks";
 import { asMarkdown, fileName } from "./exporting";
 import { fullness, percent, rounded, speed } from "./figures";
 import { spans } from "./highlighting";
