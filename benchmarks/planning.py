@@ -31,10 +31,10 @@ from freehold.domain.events import Finished, Timings
 from freehold.domain.sampling import Sampling
 from freehold.domain.settings import Settings, environment, resolve
 from freehold.engines.base import EngineConfig
-from freehold.engines.llamacpp.bench_steps import Clock, Timed, Yardstick
+from freehold.engines.llamacpp.bench_steps import Clock, Timed, Units, Yardsticks
 from freehold.engines.llamacpp.binding import Context
 from freehold.engines.llamacpp.build import installed
-from freehold.engines.llamacpp.calibrating import open_yardstick
+from freehold.engines.llamacpp.calibrating import open_yardsticks
 from freehold.engines.llamacpp.client import LlamaCppEngine
 from freehold.machine.calibration import Calibration
 from freehold.machine.computer import Computer
@@ -52,8 +52,8 @@ from freehold.weights.progress import Silent
 ANSWER = 32
 # Of short and of long prompts.
 REPEATS, LONG_REPEATS, LONG = 5, 2, 1024
-# How often the yardstick is laid before and after an answer.
-YARDS = 15
+# How often the yardsticks are laid before and after an answer.
+YARDS = 9
 MICRO_BATCH = 512
 BEGIN, END = "<!-- planning: begin -->", "<!-- planning: end -->"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -167,31 +167,37 @@ class Planner:
 
 
 def measure_beside(
-    subject: Subject, planner: Planner, yardstick: Yardstick, results: Results, save: Saver
+    subject: Subject, planner: Planner, yardsticks: Yardsticks, results: Results, save: Saver
 ) -> None:
     """All points of one file, in yardsticks: its steps here, without the engine around them."""
     wanted = [p for p in subject.prompts if not _done(results.beside, subject.name, p)]
     if not wanted:
         return
     context = Context(_config(subject, planner))
-    unit = results.calibration.yardstick
-    timed = Timed(context, yardstick)
+    units = units_of(results.calibration)
+    timed, reading = Timed(context, yardsticks), yardsticks.many
     for prompt in wanted:
         timed.step(planner.chunk, 0, 1)  # what comes first is slower
-        starts = range(0, prompt, planner.chunk)
-        read = sum(timed.step(min(planner.chunk, prompt - start), start, 3) for start in starts)
+        read = sum(
+            timed.step(min(planner.chunk, prompt - start), start, 3, reading)
+            for start in range(0, prompt, planner.chunk)
+        )
         results.beside.append(
             Point(
                 model=subject.name,
                 prompt=prompt,
-                predicted_prefill=planner.prefill(prompt) * unit,
+                predicted_prefill=planner.prefill(prompt) * units.many,
                 prefill=prompt / read,
-                predicted_decode=planner.bare_decode(prompt) * unit,
+                predicted_decode=planner.bare_decode(prompt) * units.one,
                 decode=1 / timed.step(1, prompt - 1, 25),
             )
         )
         save()
     context.close()
+
+
+def units_of(known: Calibration) -> Units:
+    return Units(known.yardstick, known.reading_yardstick)
 
 
 def _config(subject: Subject, planner: Planner) -> EngineConfig:
@@ -209,14 +215,14 @@ def _config(subject: Subject, planner: Planner) -> EngineConfig:
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer of the engine. ``yard``: seconds of the yardstick at that time."""
+    """One answer of the engine, and what the yardsticks took at that time."""
 
     timings: Timings
-    yard: float
+    units: Units
 
 
 async def measure(
-    subject: Subject, settings: Settings, yardstick: Yardstick, results: Results, save: Saver
+    subject: Subject, settings: Settings, yardsticks: Yardsticks, results: Results, save: Saver
 ) -> None:
     """All points of one file, in one worker, right after calibrating."""
     wanted = [p for p in subject.prompts if not _done(results.points, subject.name, p)]
@@ -232,10 +238,12 @@ async def measure(
             repeats = REPEATS if prompt < LONG else LONG_REPEATS
             found = []
             for number in range(repeats):
-                before = yardstick.lay(YARDS)
+                before = _lay(yardsticks)
                 timings = await _ask(engine, prompt, f"{prompt} {number}")
-                found.append(Answered(timings, (before + yardstick.lay(YARDS)) / 2))
-            results.answers.append(_beside(subject.name, prompt, planner, known.yardstick, found))
+                after = _lay(yardsticks)
+                middle = Units((before.one + after.one) / 2, (before.many + after.many) / 2)
+                found.append(Answered(timings, middle))
+            results.answers.append(_beside(subject.name, prompt, planner, known, found))
             results.points.append(_point(subject.name, prompt, planner, found))
             save()
         results.memory.append(
@@ -244,6 +252,10 @@ async def measure(
         save()
     finally:
         await engine.close()
+
+
+def _lay(yardsticks: Yardsticks) -> Units:
+    return Units(yardsticks.one.lay(YARDS), yardsticks.many.lay(YARDS))
 
 
 def _done(points: Sequence[Point], model: str, prompt: int) -> bool:
@@ -262,16 +274,17 @@ def _point(name: str, prompt: int, planner: Planner, answers: Sequence[Answered]
 
 
 def _beside(
-    name: str, prompt: int, planner: Planner, unit: float, answers: Sequence[Answered]
+    name: str, prompt: int, planner: Planner, known: Calibration, answers: Sequence[Answered]
 ) -> Point:
-    """The same in yardsticks: of ``unit`` seconds when it was predicted."""
+    """The same in yardsticks: those of then, and those by which it was predicted."""
+    units = units_of(known)
     return Point(
         model=name,
         prompt=prompt,
-        predicted_prefill=planner.prefill(prompt) * unit,
-        prefill=statistics.median(it.yard * prompt / it.timings.prefill for it in answers),
-        predicted_decode=planner.decode(prompt) * unit,
-        decode=statistics.median(it.yard * (ANSWER - 1) / it.timings.decode for it in answers),
+        predicted_prefill=planner.prefill(prompt) * units.many,
+        prefill=statistics.median(it.units.many * prompt / it.timings.prefill for it in answers),
+        predicted_decode=planner.decode(prompt) * units.one,
+        decode=statistics.median(it.units.one * (ANSWER - 1) / it.timings.decode for it in answers),
     )
 
 
@@ -382,13 +395,13 @@ async def _run(path: Path, *, fresh: bool, only: bool) -> None:
         results = msgspec.json.decode(path.read_bytes(), type=Results)
     saver = Saver(results, path)
     with tempfile.TemporaryDirectory(prefix="freehold-planning-") as folder:
-        yardstick = open_yardstick(Path(folder), known.threads, Kernels.FAST, Clock())
+        yardsticks = open_yardsticks(Path(folder), known.threads, Kernels.FAST, Clock())
     for subject in subjects():
         planner = Planner(results.computer, results.calibration, subject)
-        measure_beside(subject, planner, yardstick, results, saver)
+        measure_beside(subject, planner, yardsticks, results, saver)
     for subject in subjects():
-        await measure(subject, settings, yardstick, results, saver)
-    yardstick.context.close()
+        await measure(subject, settings, yardsticks, results, saver)
+    yardsticks.one.context.close()
     click.echo(table(results))
 
 

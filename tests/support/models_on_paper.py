@@ -93,6 +93,7 @@ def calibration(slower: float = 1.0) -> Calibration:
         layer=1e-5 * slower,
         logit=1e-9 * slower,
         yardstick=3e-3 * slower,
+        reading_yardstick=3e-2 * slower,
         types=(
             _cost("Q8_0", 34 / 32 / 20e9, 1.6e-10, 1e-11, slower),
             _cost("Q4_K", 144 / 256 / 18e9, 2e-10, 2e-11, slower),

@@ -58,6 +58,7 @@ def calibrate(home: Path, bandwidth: float, matrix_rate: float) -> None:
         layer=0.0,
         logit=0.0,
         yardstick=3e-3,
+        reading_yardstick=3e-2,
     )
     (home / "state").mkdir(parents=True, exist_ok=True)
     (home / "state" / "calibration.json").write_bytes(msgspec.json.encode(made))

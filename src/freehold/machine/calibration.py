@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.domain.engine import CacheType
 
-CALIBRATION_FORMAT = 3
+CALIBRATION_FORMAT = 4
 
 # Threads that wait for each other sleep after a moment, so even alone they do not take all of their
 # cores' time: 0.72 to 0.95 of it was seen, and 0.37 beside other programs.
@@ -62,8 +62,9 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logit. ``computer`` and ``build`` say what it holds for, ``threads`` how many there were;
     ``measured_at`` is ISO 8601 in UTC, ``seconds`` how long it took. ``share`` is how much of
     these cores' time the measuring got: less than 1 in company. ``yardstick`` is what one and the
-    same step took meanwhile: by it another moment can be compared with the calibration's
-    (`engines.llamacpp.bench_steps`). ``left_out`` is what there was no time for.
+    same step took meanwhile, ``reading_yardstick`` one of many tokens: by them another moment can
+    be compared with the calibration's (`engines.llamacpp.bench_steps`). ``left_out`` is what there
+    was no time for.
     """
 
     computer: str
@@ -77,6 +78,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: float
     logit: float
     yardstick: float
+    reading_yardstick: float
     types: tuple[TypeCost, ...] = ()
     attention: tuple[AttentionCost, ...] = ()
     share: float = 1.0

@@ -5,6 +5,10 @@ processors with others. So one and the same step, the `Yardstick`'s, is timed be
 measured, and what is measured is told in yardsticks: both had the same moment. What a yardstick
 usually took, over the whole calibration, makes seconds of them in the end. It also takes the place
 of the rest of a model, in that it drives what is measured out of the caches.
+
+There are two, as neighbours on the same processors take memory from us at other moments than
+arithmetic: with one alone, which was bound by memory, what a token of a prompt costs came out up to
+a fourth too low or too high.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from freehold.engines.llamacpp.made_up import Shape, write_made_up
 
 # Tokens that are read at a time.
 CHUNK = 512
+# Tokens that the yardstick of prompts reads: enough to be bound by arithmetic.
+READ = 32
 # How long the yardstick is laid beside a step, as a share of it, and how often at most.
 _BESIDE, _MOST_YARDS = 0.1, 6
 
@@ -43,15 +49,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """A step of one token in a model that is always the same. ``seconds``: of every time."""
+    """A step of ``tokens`` tokens, always in the same model. ``seconds``: of every time."""
 
     context: Context
     clock: Clock
+    tokens: int
     seconds: list[float] = field(default_factory=list)
 
     def lay(self, times: int) -> float:
         """Seconds it takes now: the middle one of so many times."""
-        taken = [_step(self.context, self.clock, 1, 0) for _ in range(times)]
+        taken = [_step(self.context, self.clock, self.tokens, 0) for _ in range(times)]
         self.seconds.extend(taken)
         return statistics.median(taken)
 
@@ -62,19 +69,48 @@ class Yardstick:
 
 
 @dataclass(frozen=True)
+class Units:
+    """Seconds of both yardsticks."""
+
+    one: float
+    many: float
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """``one`` reads a single token, and is bound by memory; ``many`` reads `READ`."""
+
+    one: Yardstick
+    many: Yardstick
+
+    @classmethod
+    def of(cls, context: Context, clock: Clock) -> Yardsticks:
+        return cls(Yardstick(context, clock, 1), Yardstick(context, clock, READ))
+
+    def beside(self, tokens: int) -> Yardstick:
+        """The one that is bound as a step of so many tokens is."""
+        return self.many if tokens >= READ else self.one
+
+    @property
+    def usual(self) -> Units:
+        """Over all that was measured."""
+        return Units(self.one.usual, self.many.usual)
+
+
+@dataclass(frozen=True)
 class Bench:
     """How everything is run. ``folder`` is for the models."""
 
     folder: Path
     threads: int
     kernels: Kernels
-    yardstick: Yardstick
+    yardsticks: Yardsticks
 
     @contextmanager
     def opened(self, shape: Shape, cache: CacheConfig) -> Iterator[Timed]:
         context = open_made_up(self.folder, shape, self.threads, self.kernels, cache)
         try:
-            yield Timed(context, self.yardstick)
+            yield Timed(context, self.yardsticks)
         finally:
             context.close()
 
@@ -96,17 +132,21 @@ class Timed:
     """A context whose steps are measured in yardsticks."""
 
     context: Context
-    yardstick: Yardstick
+    yardsticks: Yardsticks
 
-    def step(self, tokens: int, depth: int, times: int) -> float:
-        """Of ``tokens`` tokens after ``depth`` others: the middle one of so many times."""
+    def step(
+        self, tokens: int, depth: int, times: int, yardstick: Yardstick | None = None
+    ) -> float:
+        """Of ``tokens`` tokens after ``depth`` others: the middle one of so many times, in the
+        yardstick that is bound as they are, or the one given."""
+        yardstick = yardstick or self.yardsticks.beside(tokens)
         yards = 1
-        before = self.yardstick.lay(yards)
+        before = yardstick.lay(yards)
         found = []
         for _ in range(times):
-            taken = _step(self.context, self.yardstick.clock, tokens, depth)
+            taken = _step(self.context, yardstick.clock, tokens, depth)
             yards = min(_MOST_YARDS, max(1, round(_BESIDE * taken / before)))
-            after = self.yardstick.lay(yards)
+            after = yardstick.lay(yards)
             found.append(2 * taken / (before + after))
             before = after
         return statistics.median(found)

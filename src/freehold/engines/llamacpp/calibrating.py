@@ -2,8 +2,9 @@
 
 Run as ``python -P -m freehold.engines.llamacpp.calibrating THREADS fast|plain``. It prints a line
 of JSON for everything it begins (`Doing`), and a `Calibration` last. Times are in yardsticks
-(`bench_steps`) until the end; each is the middle one of a few, because what is predicted is the
-usual speed, not the best.
+(`bench_steps`) until the end, those of prompts (``many``, ``prefill``) in the one that reads many
+tokens, all others in the one that reads one; each is the middle one of a few, because what is
+predicted is the usual speed, not the best.
 
     fixed costs    a model of almost no weights, with few and with many layers
     attention      a model of almost no weights: a token at the beginning and behind 2,048 others,
@@ -33,7 +34,14 @@ import msgspec
 import numpy as np
 
 from freehold.domain.engine import CacheConfig, CacheType, Kernels
-from freehold.engines.llamacpp.bench_steps import CHUNK, Bench, Clock, Yardstick, open_made_up
+from freehold.engines.llamacpp.bench_steps import (
+    CHUNK,
+    Bench,
+    Clock,
+    Units,
+    Yardsticks,
+    open_made_up,
+)
 from freehold.engines.llamacpp.made_up import Shape, bare
 from freehold.machine.calibration import FEW, MANY, AttentionCost, Calibration, TypeCost
 from freehold.process.inside import leave_no_core
@@ -114,19 +122,22 @@ def _weights_bytes() -> int:
     return min(_MOST_BYTES, max(_LEAST_BYTES, 2 * _largest_cache()))
 
 
-def open_yardstick(folder: Path, threads: int, kernels: Kernels, clock: Clock) -> Yardstick:
+def open_yardsticks(folder: Path, threads: int, kernels: Kernels, clock: Clock) -> Yardsticks:
     """46 million weights in Q8_0. ``folder`` is only written to while it is opened."""
     same = wide(TensorType.Q8_0, 3)
-    return Yardstick(open_made_up(folder, same, threads, kernels, CacheConfig()), clock)
+    return Yardsticks.of(open_made_up(folder, same, threads, kernels, CacheConfig()), clock)
 
 
-def warm_up(yardstick: Yardstick) -> None:
+def warm_up(yardsticks: Yardsticks) -> None:
     """Keep all cores busy for a while, of which nothing counts."""
     end = time.monotonic() + _WARMING_SECONDS
+    both = (yardsticks.one, yardsticks.many)
     while time.monotonic() < end:
-        yardstick.lay(1)
-    yardstick.seconds.clear()
-    yardstick.clock.wall = yardstick.clock.cpu = 0.0
+        for each in both:
+            each.lay(1)
+    for each in both:
+        each.seconds.clear()
+        each.clock.wall = each.clock.cpu = 0.0
 
 
 # Fixed costs
@@ -188,11 +199,13 @@ def attention(bench: Bench, flash: bool, cache: CacheType, head_dim: int) -> Att
 
 @dataclass(frozen=True)
 class Known:
-    """What is measured by the time formats are: to be taken off."""
+    """What is measured by the time formats are: to be taken off. ``units``: what the yardsticks
+    took up to now."""
 
     step: float
     layer: float
     attention: AttentionCost
+    units: Units
 
 
 def wide(kind: TensorType, layers: int) -> Shape:
@@ -224,22 +237,23 @@ def of_matrices(
     shape = form(kind, layers)
     with bench.opened(shape, CacheConfig()) as timed:
         timed.step(1, 0, 1)  # maps what is not yet mapped
-        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(MANY, 0, 4)
-    other = known.step + layers * known.layer
+        one, few, many = timed.step(1, 0, 11), timed.step(FEW, 0, 5), timed.step(MANY, 0, 5)
+    fixed = known.step + layers * known.layer
     looks = layers * shape.heads * _CELLS
+    exchange = known.units.one / known.units.many
 
-    def rest(whole: float, tokens: int, look: float) -> float:
+    def rest(whole: float, other: float) -> float:
         """Noise may have come with what is taken off."""
-        return max(whole - other - tokens * looks * look, whole / 10)
+        return max(whole - other, whole / 10)
 
-    decoding = known.attention.decode
-    alone = rest(one, 1, decoding)
+    decoding, reading = known.attention.decode, known.attention.prefill
+    alone = rest(one, fixed + looks * decoding)
     # A token in company never costs more than alone.
     return Steps(
         shape=shape,
         one=alone,
-        few=min(rest(few, FEW, decoding), FEW * alone),
-        many=min(rest(many, MANY, known.attention.prefill) / MANY, alone),
+        few=min(rest(few, fixed + FEW * looks * decoding), FEW * alone),
+        many=min(rest(many, exchange * fixed + MANY * looks * reading) / MANY, exchange * alone),
     )
 
 
@@ -310,7 +324,7 @@ class Found:
 
     def add(self, bench: Bench, subject: Look | TensorType) -> None:
         if isinstance(subject, TensorType):
-            known = Known(self.step, self.layer, self.looks[0])
+            known = Known(self.step, self.layer, self.looks[0], bench.yardsticks.usual)
             long = of_matrices(bench, wide, subject, known)
             self.formats.append((long, of_matrices(bench, narrow, subject, known)))
         else:
@@ -335,10 +349,10 @@ def calibrate(
     total = 3 + len(subjects)
     with tempfile.TemporaryDirectory(prefix="freehold-calibration-") as folder:
         clock = Clock()
-        yardstick = open_yardstick(Path(folder), threads, kernels, clock)
-        bench = Bench(Path(folder), threads, kernels, yardstick)
+        yardsticks = open_yardsticks(Path(folder), threads, kernels, clock)
+        bench = Bench(Path(folder), threads, kernels, yardsticks)
         tell(Doing("the processor at work", 0, total))
-        warm_up(yardstick)
+        warm_up(yardsticks)
         tell(Doing("memory", 1, total))
         read = bandwidth(threads)
         tell(Doing("steps", 2, total))
@@ -349,12 +363,12 @@ def calibrate(
             else:
                 tell(Doing(in_words(subject), number, total))
                 found.add(bench, subject)
-        yardstick.context.close()
-    return told(found, yardstick.usual, threads, clock.share(threads), time.monotonic() - began)
+        yardsticks.one.context.close()
+    return told(found, yardsticks.usual, threads, clock.share(threads), time.monotonic() - began)
 
 
-def told(found: Found, unit: float, threads: int, share: float, seconds: float) -> Calibration:
-    """In seconds; ``unit`` is what a yardstick took."""
+def told(found: Found, units: Units, threads: int, share: float, seconds: float) -> Calibration:
+    """In seconds; ``units`` are what the yardsticks took."""
     longs = [long for long, _ in found.formats]
     row = row_of_prompt(found.formats)
     return Calibration(
@@ -364,14 +378,15 @@ def told(found: Found, unit: float, threads: int, share: float, seconds: float) 
         seconds=seconds,
         threads=threads,
         # Weights that were read faster than the plain reading prove more to be possible.
-        bandwidth=max(found.read, *(it.shape.bytes / (it.one * unit) for it in longs)),
-        matrix_rate=max(2 * it.shape.elements / (it.many * unit) for it in longs),
-        step=found.step * unit,
-        layer=found.layer * unit,
+        bandwidth=max(found.read, *(it.shape.bytes / (it.one * units.one) for it in longs)),
+        matrix_rate=max(2 * it.shape.elements / (it.many * units.many) for it in longs),
+        step=found.step * units.one,
+        layer=found.layer * units.one,
         logit=logit(),
-        yardstick=unit,
-        types=tuple(in_seconds(type_cost(*pair, row), unit) for pair in found.formats),
-        attention=tuple(in_seconds(look, unit) for look in found.looks),
+        yardstick=units.one,
+        reading_yardstick=units.many,
+        types=tuple(in_seconds(type_cost(*pair, row), units) for pair in found.formats),
+        attention=tuple(in_seconds(look, units) for look in found.looks),
         share=share,
         left_out=tuple(found.left_out),
     )
@@ -386,12 +401,16 @@ def in_words(subject: Look | TensorType) -> str:
 
 
 Cost = TypeVar("Cost", TypeCost, AttentionCost)
+_OF_PROMPTS = frozenset({"many", "row_many", "prefill"})
 
 
-def in_seconds(cost: Cost, unit: float) -> Cost:
+def in_seconds(cost: Cost, units: Units) -> Cost:
     """A cost in yardsticks of so many seconds."""
-    fields = msgspec.structs.asdict(cost)
-    times = {name: unit * it for name, it in fields.items() if isinstance(it, float)}
+    times = {
+        name: it * (units.many if name in _OF_PROMPTS else units.one)
+        for name, it in msgspec.structs.asdict(cost).items()
+        if isinstance(it, float)
+    }
     return msgspec.structs.replace(cost, **times)
 
 
