@@ -93,7 +93,7 @@ def precision(
     """What a processor with these ``instruction_sets`` computes in; None: cards do.
 
     An x86 without AVX-512 must take bfloat16 apart to multiply it: prompts were read at a fifth of
-    the speed of float32 (docs/vllm.md). What computes with quantised weights wants 16 bits.
+    the speed of float32 (docs/benchmarks.md). What computes with quantised weights wants 16 bits.
     """
     quantised = quantisation(config) is not None or wanted is not Quantization.NONE
     if instruction_sets is None or quantised:
