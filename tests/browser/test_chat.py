@@ -106,6 +106,18 @@ def test_reload_in_mid_stream_loses_nothing(page: Page, server: Gateway, scripts
     assert len(server.engines[0].seen) >= 1
 
 
+def test_what_is_selected_stays_so_while_the_answer_grows(page: Page, scripts: Scripts) -> None:
+    scripts.now = Script(pieces=tuple(f"{number} " for number in range(150)), token_seconds=0.02)
+    send(page, "Count")
+    line = page.get_by_role("article", name="tiny").locator(".markdown p")
+    line.get_by_text("0 1 2 3").wait_for()
+    line.evaluate(
+        "(line) => getSelection().setBaseAndExtent(line.firstChild, 2, line.firstChild, 5)"
+    )
+    expect(line).to_contain_text(" 100 ")
+    assert page.evaluate("getSelection().toString()") == "1 2"
+
+
 def test_edit_and_branch(page: Page, server: Gateway, scripts: Scripts) -> None:
     send(page, "First")
     answered(page, "All is well.")

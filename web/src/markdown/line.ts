@@ -87,7 +87,9 @@ function element<Name extends keyof HTMLElementTagNameMap>(
 
 function text(said: string, there: ChildNode | undefined): Text {
   if (!(there instanceof Text)) return new Text(said);
-  if (there.data !== said) there.data = said;
+  // Words that are put in place of others take the selection with them; words behind them do not.
+  if (said.startsWith(there.data)) there.appendData(said.slice(there.length));
+  else there.data = said;
   return there;
 }
 
