@@ -16,7 +16,7 @@ from freehold.weights.registry import ModelFile
 from tests.support.command import freehold
 from tests.support.fake_hub import FakeHub
 from tests.unit.test_checkpoint import CONFIG, REFERENCE, files, repository, shard
-from tests.unit.test_vllm_need import computer
+from tests.unit.test_vllm_need import MACHINES, computer
 
 
 def pulled(tmp_path: Path, **config: object) -> Path:
@@ -54,7 +54,6 @@ def test_a_plan_of_it_is_a_plan_for_vllm(home: Path) -> None:
     done = freehold(home, "plan", REFERENCE)
     assert done.status == 0, done.err
     assert "vLLM runs" in done.out
-    assert "16 bits each" in done.out
     asked = ("plan", REFERENCE, "--users", "3", "--context", "256", "--json")
     said = json.loads(freehold(home, *asked, extra={"FREEHOLD_QUANTIZATION": "mxfp8"}).out)
     assert said["engine"] == "vllm"
@@ -62,6 +61,21 @@ def test_a_plan_of_it_is_a_plan_for_vllm(home: Path) -> None:
     # 2 layers, 2 heads of 32, keys and values, 16 bits.
     assert said["memory_estimated"]["cache"] == 3 * 256 * 2 * 2 * 32 * 2 * 2
     assert said["room"]["enough"] is True
+
+
+def test_a_plan_counts_what_the_processor_computes_with(home: Path) -> None:
+    asked = ("plan", REFERENCE, "--context", "256")
+    with_avx512 = ("--machine", str(MACHINES / "two-cores.json"))
+    without = ("--machine", str(MACHINES / "container-4gb.json"))
+    assert "16 bits each" in freehold(home, *asked, *with_avx512).out
+    assert "32 bits each: without AVX-512" in freehold(home, *asked, *without).out
+    short, long = (
+        json.loads(freehold(home, *asked, *machine, "--json").out)
+        for machine in (with_avx512, without)
+    )
+    assert (short["precision"], long["precision"]) == ("bfloat16", "float32")
+    for part in ("weights", "cache"):
+        assert long["memory_estimated"][part] == 2 * short["memory_estimated"][part]
 
 
 def test_a_plan_says_which_cards_and_why(home: Path, tmp_path: Path) -> None:
@@ -77,7 +91,8 @@ def test_a_plan_says_which_cards_and_why(home: Path, tmp_path: Path) -> None:
     shared = freehold(home, *words, extra=extra)
     assert shared.status == 0, shared.err
     assert "Cards: 2 NVIDIA GeForce RTX 4090 of 3 cards, which share each layer." in shared.out
-    short = freehold(home, "plan", REFERENCE, "--users", "256", "--memory", "3.435GB")
+    here = ("plan", REFERENCE, "--machine", str(MACHINES / "two-cores.json"))
+    short = freehold(home, *here, "--users", "256", "--memory", "3.435GB")
     assert "It does not fit" in short.out
     assert "With --context 256 it would." in short.out
 
