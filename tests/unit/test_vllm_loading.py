@@ -93,5 +93,6 @@ def test_more_cards_than_there_are_here_are_left_to_vllm(home: Path) -> None:
 def test_the_cpu_build_uses_no_card(home: Path) -> None:
     config, said, needed = loading(home, Build.CPU)
     assert (config.tensor_parallel, config.cards) == (1, ())
-    assert not any("is put on" in line for line in said)
+    # What it computes in depends on this machine's processor.
+    assert [line for line in said if "computed in float32" not in line] == []
     assert needed > PROCESSES
