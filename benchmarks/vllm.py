@@ -82,7 +82,15 @@ def bare(name: str, folder: Path, size: Size, precision: Precision | None = None
     """vLLM's own server, with the arguments and the environment that ours gives it, save that it
     computes in ``precision`` (None: in what ours would)."""
     config = asyncio.run(_config(folder, size))
-    config = replace(config, precision=precision or config.precision)
+    return _by_port(name, folder, replace(config, precision=precision or config.precision))
+
+
+def plain(name: str, folder: Path, size: Size) -> Server:
+    """The same with nothing of ours in its processes."""
+    return _by_port(name, folder, replace(asyncio.run(_config(folder, size)), plugin=None))
+
+
+def _by_port(name: str, folder: Path, config: launch.VllmConfig) -> Server:
     words = list(launch.arguments(config, Path("socket")))
     at = words.index("--uds")
     words[at : at + 2] = ["--host", "127.0.0.1", "--port", "{port}"]

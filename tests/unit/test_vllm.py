@@ -355,6 +355,15 @@ def test_the_cpu_build_is_told_its_cache_and_its_threads() -> None:
     assert "--enforce-eager" not in launch.arguments(config(Build.CUDA), Path("/s"))
 
 
+def test_the_cpu_build_is_begun_by_what_makes_that_shorter() -> None:
+    def command(chosen: VllmConfig) -> tuple[str, ...]:
+        return launch.arguments(chosen, Path("/s"))[1:4]
+
+    assert command(replace(config(Build.CPU), plugin=Path("/p"))) == launch.CPU_COMMAND
+    assert command(config(Build.CPU)) == launch.COMMAND  # it is not there
+    assert command(replace(config(Build.CUDA), plugin=Path("/p"))) == launch.COMMAND
+
+
 def test_what_comes_merged_with_the_end_of_reasoning_does_not_count() -> None:
     heard = telling(request(constraint=REASONED))
     events = heard.hear(chunk(*spoken("hm"), THOUGHT, *spoken("So:"), END, reason="stop"), 1.0)

@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ from freehold.runtime.upstreams import Upstreams
 from freehold.weights.library import Library, LocalModel
 
 log = logging.getLogger(__name__)
+
+# What a model takes is looked at after an answer, if it was not within so long.
+_LOOK_SECONDS = 10.0
 
 MakeSupervisor = Callable[[LocalModel], Awaitable[Supervisor]]
 Admit = Callable[[LocalModel], None]
@@ -94,12 +98,15 @@ class Rules:
 
 @dataclass
 class _Home:
-    """Where a model is in memory: ``task`` loads it, and later unloads it."""
+    """Where a model is in memory: ``task`` loads it, and later unloads it. ``measured``: the most
+    that it was seen to take, the last time ``looked_at``.
+    """
 
     task: asyncio.Task[None] | None = None
     supervisor: Supervisor | None = None
     lease: Lease | None = None
     measured: int | None = None
+    looked_at: float = -math.inf
 
 
 class Manager:
@@ -262,7 +269,10 @@ class Manager:
         key = self._keys.pop(ticket, None)
         if key is None:
             return
-        self._measure(key)
+        home = self._homes.get(key)
+        # Looking at all processes of an engine takes milliseconds, in which nobody is answered.
+        if home is not None and time.monotonic() - home.looked_at >= _LOOK_SECONDS:
+            self._measure(key)
         self._tell(Left(ticket))
 
     async def _opened(self, key: str) -> tuple[LocalModel, int]:
@@ -437,6 +447,7 @@ class Manager:
         home.lease = Lease(model, supervisor)
 
     async def _unload(self, key: str, lease: Lease) -> None:
+        self._measure(key)
         measured = self._homes[key].measured
         try:
             if measured is not None:
@@ -450,8 +461,10 @@ class Manager:
     def _measure(self, key: str) -> None:
         home = self._homes.get(key)
         pid = self._pid(home) if home is not None and home.lease is not None else None
-        taken = process(pid) if pid is not None else None
-        if home is not None and taken is not None and taken.resident > (home.measured or 0):
+        if home is None or pid is None:
+            return
+        taken, home.looked_at = process(pid), time.monotonic()
+        if taken is not None and taken.resident > (home.measured or 0):
             home.measured = taken.resident
             self._tell(Measured(key, taken.resident))
 

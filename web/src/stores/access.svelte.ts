@@ -6,6 +6,8 @@ import type { components } from "../api/schema";
 
 type Session = components["schemas"]["Session"];
 
+const AGAIN = 2000;
+
 class Access {
   #needed = $state(false);
   #session = $state.raw<Session | null>(null);
@@ -17,11 +19,13 @@ class Access {
   get manages(): boolean | null {
     return this.#session && this.#session.scopes.includes("manage");
   }
+  /** Asked until it is answered: what may be managed is not shown before. */
   async read(): Promise<void> {
     try {
       this.#session = await get<Session>("/freehold/v1/session");
-    } catch {
-      // what is asked next says why
+    } catch (error) {
+      if (this.refusedBy(error)) return; // entering a key loads the page again
+      setTimeout(() => void this.read(), AGAIN);
     }
   }
   /** Whether an error says that a key is needed. */

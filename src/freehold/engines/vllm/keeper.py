@@ -17,7 +17,7 @@ import threading
 
 import psutil
 
-from freehold.engines.vllm.launch import COMMAND
+from freehold.engines.vllm.launch import COMMAND, CPU_COMMAND
 from freehold.engines.vllm.messages import Exited, FromGateway, Launch, Ready, Started
 from freehold.process.confine import Layer
 from freehold.process.frames import Channel
@@ -43,7 +43,8 @@ def main() -> None:
         return
     if len(sys.argv) > 2:  # started by a doorkeeper, in its network
         python, detail = sys.argv[2:4]
-        if launch.arguments[: len(COMMAND) + 1] != (python, *COMMAND):
+        begun = launch.arguments[: len(COMMAND) + 1]
+        if begun not in ((python, *COMMAND), (python, *CPU_COMMAND)):
             raise SystemExit("This is not the program that may be started here.")
         _keep(channel, launch, Layer(True, detail))
     else:

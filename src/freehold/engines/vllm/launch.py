@@ -10,10 +10,14 @@ from pathlib import Path
 from freehold.domain.engine import Precision
 from freehold.engines.vllm.installation import Build
 from freehold.engines.vllm.plugin import NAME as PLUGIN
+from freehold.engines.vllm.plugin import STARTER
+from freehold.engines.vllm.starts_vllm import SERVER
 from freehold.process.child import child_environment
 
 GIBIBYTE = 1 << 30
-COMMAND = ("-P", "-m", "vllm.entrypoints.openai.api_server")
+# Its own console script looks for a package named ``vllm``, which the CPU build is not: a module is
+# started instead, there the one that makes the start shorter.
+COMMAND, CPU_COMMAND = ("-P", "-m", SERVER), ("-P", "-m", STARTER)
 # What it calls the model; adapters have names of their own.
 MODEL = "model"
 
@@ -46,7 +50,7 @@ class VllmConfig:
     ``CLS``, ``LAST``): it embeds so, and does nothing else. ``lora_slots`` adapters can be in force
     at once. ``quantization`` is done to the weights while they load; None: they stay as they are,
     and vLLM sees by itself how a checkpoint is quantised. ``plugin``: a folder with what the CPU
-    build needs of ours.
+    build needs of ours (`plugin.put`).
     """
 
     model: str
@@ -68,11 +72,10 @@ class VllmConfig:
 
 
 def arguments(config: VllmConfig, socket: Path) -> tuple[str, ...]:
-    """The command. Its own console script looks for a package named ``vllm``, which the CPU build
-    is not; the module is started instead.
-    """
+    """The command."""
+    ours = config.build is Build.CPU and config.plugin is not None
     words = [
-        *(str(config.python), *COMMAND),
+        *(str(config.python), *(CPU_COMMAND if ours else COMMAND)),
         *("--model", str(config.weights), "--served-model-name", MODEL),
         *("--uds", str(socket)),
         *("--max-model-len", str(config.context), "--max-num-seqs", str(config.parallel)),

@@ -1,13 +1,18 @@
-"""Where vLLM finds `in_vllm`: a folder on its import path that says it has a plugin."""
+"""Where vLLM's Python finds what is ours: a folder on its import path, that says it has a plugin.
+
+Two modules, which import nothing of freehold: the plugin `in_vllm`, which vLLM loads in each of its
+processes, and `starts_vllm`, which is run in place of vLLM's own module.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from freehold.engines.vllm import in_vllm
+from freehold.engines.vllm import in_vllm, starts_vllm
 from freehold.weights.files import write_atomically
 
 NAME = "freehold_in_vllm"
+STARTER = "freehold_starts_vllm"
 _METADATA = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1\n"
 _ENTRY_POINTS = f"[vllm.general_plugins]\n{NAME} = {NAME}:register\n"
 
@@ -18,6 +23,7 @@ def put(folder: Path) -> Path:
     about.mkdir(parents=True, exist_ok=True)
     for path, content in (
         (folder / f"{NAME}.py", Path(in_vllm.__file__).read_bytes()),
+        (folder / f"{STARTER}.py", Path(starts_vllm.__file__).read_bytes()),
         (about / "METADATA", _METADATA.encode()),
         (about / "entry_points.txt", _ENTRY_POINTS.encode()),
     ):
