@@ -1,4 +1,4 @@
-"""`python -m benchmarks.starting`: how long vLLM takes to start on this CPU, begun by its own module
+"""`python -m benchmarks.starting`: how long vLLM takes to start on a CPU, begun by its own module
 and as we begin it (`freehold.engines.vllm.starts_vllm`), in turn. Until it answers, with the 0.5B.
 """
 

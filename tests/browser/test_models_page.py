@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from freehold.engines.scripted import Script
 from tests.browser.conftest import picture
@@ -64,6 +64,39 @@ def test_what_fits_and_how_fast_it_should_be(page: Page) -> None:
     expect(here.get_by_role("columnheader", name="Tokens/s, estimated")).to_be_visible()
     expect(here.get_by_role("columnheader", name="Tokens/s, measured")).to_be_visible()
     expect(here.get_by_role("row").filter(has_text="tiny")).to_contain_text("not tuned")
+
+
+def test_no_button_moves_when_the_plan_comes(page: Page, server: Gateway) -> None:
+    held: list[Route] = []
+    page.route("**/freehold/v1/plan**", lambda route: held.append(route))
+    page.goto(f"{server.url}/#/models")
+    row = page.get_by_role("region", name="On this machine").get_by_role("row").nth(1)
+    button = row.get_by_role("button", name="Tune")
+    expect(page.get_by_text("are free.")).to_be_visible()
+    before = button.bounding_box()
+    wait_for(lambda: held or page.wait_for_timeout(50))
+    expect(row).not_to_contain_text("not tuned")
+    for route in held:
+        route.continue_()
+    expect(row).to_contain_text("not tuned")
+    assert button.bounding_box() == before
+
+
+def test_what_one_may_do_is_asked_again_where_no_answer_came(page: Page, server: Gateway) -> None:
+    failed: list[Route] = []
+
+    def first_fails(route: Route) -> None:
+        if failed:
+            route.continue_()
+        else:
+            failed.append(route)
+            route.abort()
+
+    page.route("**/freehold/v1/session", first_fails)
+    page.reload()
+    expect(page.get_by_role("link", name="Models")).to_be_visible()
+    expect(page.get_by_role("link", name="Keys")).to_be_visible()
+    assert failed
 
 
 def test_every_published_file_of_a_model(page: Page) -> None:
