@@ -299,6 +299,15 @@ def test_its_start_was_told(server: Server, stages: list[str]) -> None:
     assert len(stages) >= 3
 
 
+def test_it_computes_on_every_processor_that_it_is_given(server: Server) -> None:
+    """What is forked with OpenMP in it may find itself on one, with one thread."""
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    (worker,) = (each for each in processes if each.name() == "VLLM::Worker")
+    bound = {frozenset(os.sched_getaffinity(thread.id)) for thread in worker.threads()}
+    given = len(os.sched_getaffinity(server.process.pid))
+    assert len(frozenset().union(*bound)) == given
+
+
 def test_it_has_no_network_and_leaves_nothing_behind(server: Server) -> None:
     """The last that asks this server: it is killed."""
     pid = server.process.pid

@@ -20,7 +20,7 @@ from freehold.machine.computer import Memory
 from freehold.runtime.lifecycle import Supervisor
 from freehold.runtime.manager import Manager, Rules
 from freehold.runtime.residency_words import Phase, Turn, Why
-from freehold.runtime.room import Room
+from freehold.runtime.room import Process, Room
 from freehold.weights.library import Library, LocalModel
 from tests.support.models import write_model
 from tests.support.running import run, until
@@ -90,6 +90,39 @@ def test_an_idle_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
         assert house.engines[0].closed
         async with house.manager.lease("tiny"):
             assert len(house.engines) == 2
+        await house.manager.close()
+
+    run(scenario())
+
+
+def test_memory_is_looked_at_now_and_then_and_once_more_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = iter(range(70, 100))
+    looked: list[int] = []
+
+    def process(pid: int) -> Process:
+        looked.append(next(sizes))
+        return Process(looked[-1], looked[-1])
+
+    monkeypatch.setattr(ScriptedEngine, "pid", 1)
+    monkeypatch.setattr("freehold.runtime.manager.process", process)
+
+    async def scenario() -> None:
+        house = House(tmp_path)
+        for _ in range(5):
+            async with house.manager.lease("tiny"):
+                pass
+        assert looked == [70]  # when it was loaded
+        model = house.manager.loaded()[0].model
+        assert await house.manager.unload("tiny")
+        assert looked == [70, 71]
+        assert house.room.needed(model) == 71
+        monkeypatch.setattr("freehold.runtime.manager._LOOK_SECONDS", 0.0)
+        for _ in range(3):
+            async with house.manager.lease("tiny"):
+                pass
+        assert len(looked) == 2 + 1 + 3
         await house.manager.close()
 
     run(scenario())

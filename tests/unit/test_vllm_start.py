@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,8 @@ def begin():
 if __name__ == "__main__":
     os.environ["LATE"] = "set by the server"
     del os.environ["EARLY"]
+    if "anew" in sys.argv:
+        os.environ["LD_PRELOAD"] = ""
     print(json.dumps({"words": sys.argv[1:], **begin()}))
 """
 ENGINE = """
@@ -72,9 +75,9 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_what_computes_is_forked_from_who_has_imported_already(folder: Path) -> None:
+def begun(folder: Path, *words: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, *launch.CPU_COMMAND, "--model", "x"],
+        [sys.executable, *launch.CPU_COMMAND, *words],
         env={**os.environ, "PYTHONPATH": str(folder), "EARLY": "set before"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -83,13 +86,27 @@ def test_what_computes_is_forked_from_who_has_imported_already(folder: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    server, (engine, worker) = found["server"], found["said"]
-    assert found["words"] == ["--model", "x"]
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["words"] == list(words)
     assert found["code"] == 0
+    # As one begun anew by its parent: what that has set, and not what it has taken away.
+    for process in found["said"]:
+        assert process["late"] == "set by the server"
+        assert process["early"] is None
+    return found
+
+
+def test_what_computes_is_forked_from_who_has_imported_already(folder: Path) -> None:
+    found = begun(folder, "--model", "x")
+    server, (engine, worker) = found["server"], found["said"]
     # The fork server has imported it, for both.
     assert engine["imported_by"] == worker["imported_by"] == engine["parent"] != server["pid"]
     assert worker["parent"] == engine["pid"]
-    # As one begun anew by its parent: what that has set, and not what it has taken away.
-    assert engine["late"] == worker["late"] == "set by the server"
-    assert engine["early"] is worker["early"] is None
+
+
+def test_what_has_to_load_another_library_first_is_begun_anew(folder: Path) -> None:
+    found = begun(folder, "anew")
+    server, (engine, worker) = found["server"], found["said"]
+    assert engine["imported_by"] == engine["pid"]
+    assert engine["parent"] == server["pid"]
+    assert worker["imported_by"] == worker["pid"]

@@ -99,7 +99,7 @@ class Rules:
 @dataclass
 class _Home:
     """Where a model is in memory: ``task`` loads it, and later unloads it. ``measured``: the most
-    that it was seen to take, the last time ``looked_at``.
+    that it was seen to take; ``looked_at``: when it was looked at last.
     """
 
     task: asyncio.Task[None] | None = None
@@ -406,6 +406,7 @@ class Manager:
             case Unload(key, why):
                 log.info("%s is unloaded: %s", key, why)
                 self.unloads[why] += 1
+                self._measure(key)  # what it took last is what it is remembered for
                 home = self._homes[key]
                 lease, home.lease = home.lease, None
                 assert lease is not None
@@ -447,7 +448,6 @@ class Manager:
         home.lease = Lease(model, supervisor)
 
     async def _unload(self, key: str, lease: Lease) -> None:
-        self._measure(key)
         measured = self._homes[key].measured
         try:
             if measured is not None:

@@ -24,8 +24,10 @@ class Access {
     try {
       this.#session = await get<Session>("/freehold/v1/session");
     } catch (error) {
-      if (this.refusedBy(error)) return; // entering a key loads the page again
-      setTimeout(() => void this.read(), AGAIN);
+      // Entering a key loads the page again.
+      const refused = this.refusedBy(error);
+      const passing = error instanceof Problem && (error.status === 0 || error.status >= 500);
+      if (!refused && passing) setTimeout(() => void this.read(), AGAIN);
     }
   }
   /** Whether an error says that a key is needed. */

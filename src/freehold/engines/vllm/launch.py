@@ -138,6 +138,8 @@ def environ(config: VllmConfig, inherited: Mapping[str, str], cache: Path) -> di
         openmp = config.python.parent.parent / "lib" / "libiomp5.so"
         if openmp.exists():  # with another OpenMP its threads get in each other's way
             told["LD_PRELOAD"] = str(openmp)
+            # Else it keeps forked processes to one processor. vLLM binds its threads itself.
+            told["KMP_AFFINITY"] = "none"
     elif config.cards:
         # As NVIDIA's library numbers them, and not the fastest first.
         told["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

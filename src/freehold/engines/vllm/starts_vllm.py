@@ -8,7 +8,11 @@ process that only imports is begun beside the server, and the other two are fork
     server ── imports ─────────▶ reads the configuration ──▶ waits ───────────────▶ serves
       └▶ fork server ── imports ──────────────────────────────▶ └▶ engine └▶ worker
 
-Nothing has been computed where a process is forked, so that none inherits OpenMP's threads.
+Nothing has been computed in parallel where a process is forked. OpenMP's library has been loaded
+there, and makes itself anew in whoever is forked, from the environment that vLLM gives each: how
+many threads, on which processors. Its default for a forked process is one thread on one processor,
+unless the fork server was begun with KMP_AFFINITY=none (`launch.environ`). Where vLLM wants another
+library to be loaded before everything else, its processes are begun anew as it does by itself.
 """
 
 import importlib
@@ -29,10 +33,12 @@ _HEAVY = (
     "vllm.v1.worker.cpu_worker",
 )
 
+_PRELOADED = "LD_PRELOAD"
+
 Context = context.BaseContext
 
 
-class _Engine(context.ForkServerProcess):
+class _Forked(context.ForkServerProcess):
     """Has the environment its parent had when it was started, as a process begun anew has."""
 
     def start(self) -> None:
@@ -40,16 +46,16 @@ class _Engine(context.ForkServerProcess):
         super().start()
 
     def run(self) -> None:
-        _have(self._variables)
+        _take_over(self._variables)
         _instead_of_new(multiprocessing.get_context("fork"))
         super().run()
 
 
 class _FromForkServer(context.ForkServerContext):
-    Process = _Engine
+    Process = _Forked
 
 
-def _have(variables: dict[str, str]) -> None:
+def _take_over(variables: dict[str, str]) -> None:
     """What is the same stays where it is: the processes' titles are written over it."""
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
@@ -61,9 +67,11 @@ def _have(variables: dict[str, str]) -> None:
 def _instead_of_new(wanted: Context) -> None:
     """From here on this process gets ``wanted`` where it asks to start processes anew."""
     usual: Callable[..., Context] = multiprocessing.get_context
+    loaded = os.environ.get(_PRELOADED)
 
     def get_context(method: str | None = None) -> Context:
-        return wanted if method == "spawn" else usual(method)
+        forks = method == "spawn" and os.environ.get(_PRELOADED) == loaded
+        return wanted if forks else usual(method)
 
     replaced: Any = multiprocessing
     replaced.get_context = get_context
