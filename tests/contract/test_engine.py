@@ -631,10 +631,11 @@ def test_a_deadline_that_passes_in_the_queue(subject: Subject) -> None:
 def test_a_deadline_is_for_the_beginning(subject: Subject) -> None:
     async def scenario() -> None:
         async with loaded(subject) as engine:
-            soon = asyncio.get_running_loop().time() + 0.5
+            wait = subject.short / 2
+            soon = asyncio.get_running_loop().time() + wait
             stream = engine.generate(asked(max_tokens=CONTEXT - 100, deadline=soon))
             await anext(stream)
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(wait + 0.1)
             assert isinstance(await anext(stream), TextDelta)
             assert isinstance(await anext(stream), TextDelta)
             await stream.aclose()
