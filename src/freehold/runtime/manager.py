@@ -406,8 +406,8 @@ class Manager:
             case Unload(key, why):
                 log.info("%s is unloaded: %s", key, why)
                 self.unloads[why] += 1
-                self._measure(key)  # what it took last is what it is remembered for
                 home = self._homes[key]
+                self._grew(home)  # what it took last is what it is remembered for
                 lease, home.lease = home.lease, None
                 assert lease is not None
                 home.task = self._begin(self._unload(key, lease), f"unload {key}")
@@ -460,13 +460,20 @@ class Manager:
 
     def _measure(self, key: str) -> None:
         home = self._homes.get(key)
-        pid = self._pid(home) if home is not None and home.lease is not None else None
-        if home is None or pid is None:
-            return
+        if home is not None and home.lease is not None and self._grew(home):
+            assert home.measured is not None
+            self._tell(Measured(key, home.measured))
+
+    def _grew(self, home: _Home) -> bool:
+        """Look at what it takes; whether that is more than was seen before."""
+        pid = self._pid(home)
+        if pid is None:
+            return False
         taken, home.looked_at = process(pid), time.monotonic()
-        if taken is not None and taken.resident > (home.measured or 0):
-            home.measured = taken.resident
-            self._tell(Measured(key, taken.resident))
+        if taken is None or taken.resident <= (home.measured or 0):
+            return False
+        home.measured = taken.resident
+        return True
 
     def _pid(self, home: _Home) -> int | None:
         engine = home.supervisor.engine if home.supervisor is not None else None
