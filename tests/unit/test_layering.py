@@ -37,7 +37,12 @@ RESERVED = {
     "marshal": (),
     "shelve": (),
 }
-ENVIRONMENT = ("domain/settings.py", "weights/sources/quiet.py")
+# The last runs in vLLM's environment, and imports nothing of freehold.
+ENVIRONMENT = (
+    "domain/settings.py",
+    "weights/sources/quiet.py",
+    "engines/vllm/starts_vllm.py",
+)
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 
