@@ -128,7 +128,8 @@ class FakeUpstream:
             answering = asyncio.ensure_future(self._picked(asked)(asked, writer))
             leaving = asyncio.ensure_future(reader.read())
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
+            # One that has left before it was answered is noticed by writing to it.
+            if not answering.done() or isinstance(answering.exception(), ConnectionError):
                 self.left += 1
                 self.departed.set()
             for task in (answering, leaving):
