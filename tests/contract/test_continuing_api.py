@@ -84,13 +84,13 @@ def test_a_stopped_one_has_its_figures_and_goes_on(real: Gateway) -> None:
     assert min(figures["first_token"], figures["decode"], figures["prompt_tokens"]) > 0
     # What is kept of it is kept on the server.
     assert whole(real, identity)["messages"][1] == stopped
-    # Few: at its 205th token two come so near that reading it at once or in steps decides.
-    wishes = {"wishes": {**GREEDY, "max_tokens": 10}}
+    wishes = {"wishes": {**GREEDY, "max_tokens": 50}}
     real.client.patch(f"{ROOT}/{identity}", json=wishes)
     joined = go_on(real, identity, answered)
-    uncut = cut_at(real, identity, question, said + 10)
-    assert joined["content"] == uncut["content"]
-    assert joined["figures"]["completion_tokens"] == said + 10
+    count = joined["figures"]["completion_tokens"]
+    assert joined["content"] == cut_at(real, identity, question, count)["content"]
+    # Behind some 155 tokens this model writes bytes that are no text: those are written again.
+    assert 50 < count <= said + 50
 
 
 def test_one_whose_server_died_goes_on_in_the_next(endless: Path, tmp_path: Path) -> None:
