@@ -22,13 +22,12 @@ from pathlib import Path
 
 import click
 import httpx2
-import msgspec
 import psutil
 
 from benchmarks import vllm
-from benchmarks.report import insert
-from benchmarks.results import about, results_path
+from benchmarks.results import about
 from benchmarks.servers import THREADS
+from benchmarks.taken import Taken
 from benchmarks.weights import ROOT, BenchmarkError, source_file
 from freehold.lab.bench.answer import Answer, ask
 from freehold.lab.bench.endpoint import Endpoint
@@ -46,14 +45,9 @@ _WARM, _REST_SECONDS, _LIMIT_SECONDS, _START_SECONDS = 5, 0.2, 100.0, 300.0
 ITSELF, OURS = "vLLM itself", "through our server"
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Measured(Taken, frozen=True, kw_only=True):
     """``milliseconds`` to the first token, of each pair, by who was asked."""
 
-    date: str
-    commit: str
-    processor: str
-    cores: int
-    versions: dict[str, str]
     milliseconds: dict[str, list[float]]
 
     def table(self) -> str:
@@ -62,11 +56,9 @@ class Measured(msgspec.Struct, frozen=True):
             ours - itself
             for itself, ours in zip(self.milliseconds[ITSELF], self.milliseconds[OURS], strict=True)
         ]
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         rows = {**self.milliseconds, "added, of each pair": added}
         lines = [
-            f"Measured {self.date} at commit {self.commit} on {self.processor}, {self.cores} "
-            f"cores; {versions}; {len(added)} pairs.",
+            f"{self.heading()}; {len(added)} pairs.",
             "",
             "| milliseconds to the first token | median | a quarter below | a quarter above |",
             "|---|--:|--:|--:|",
@@ -186,11 +178,7 @@ def main(pairs: int, output: Path | None) -> None:
         },
         milliseconds=found,
     )
-    path = results_path(MARKER, output, quick=False)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
-    if output is None:
-        DOCUMENT.write_text(insert(DOCUMENT.read_text(), MARKER, measured.table()))
-    print(measured.table())
+    measured.publish(MARKER, output, DOCUMENT)
 
 
 if __name__ == "__main__":

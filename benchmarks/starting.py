@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 
 from benchmarks import vllm
-from benchmarks.report import insert
-from benchmarks.results import about, results_path
+from benchmarks.results import about
 from benchmarks.servers import Server, running
+from benchmarks.taken import Taken
 from benchmarks.weights import CACHE, ROOT, SOURCE, BenchmarkError, sha256, source_file
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -24,25 +23,17 @@ SIZE = vllm.Size(context=1024, parallel=16)
 ITS_OWN, OURS = "its own module", "begun by us"
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Measured(Taken, frozen=True, kw_only=True):
     """``seconds`` of each round, by the way it was begun."""
 
-    date: str
-    commit: str
-    processor: str
-    cores: int
-    features: list[str]
-    versions: dict[str, str]
     model: str
     seconds: dict[str, list[float]]
 
     def table(self) -> str:
         """For the documentation."""
         middle = {name: statistics.median(each) for name, each in self.seconds.items()}
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         lines = [
-            f"Measured {self.date} at commit {self.commit} on {self.processor}, {self.cores} cores "
-            f"({', '.join(self.features)}); {versions}; model `{self.model}`.",
+            f"{self.heading()}; model `{self.model}`.",
             "",
             "| begun by | rounds | seconds, median (lowest to highest) | of its own |",
             "|---|--:|--:|--:|",
@@ -80,11 +71,7 @@ def main(rounds: int, output: Path | None) -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
     measured = _described(vllm.installed(home).version, seconds)
-    path = results_path(MARKER, output, quick=False)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
-    if output is None:
-        DOCUMENT.write_text(insert(DOCUMENT.read_text(), MARKER, measured.table()))
-    print(measured.table())
+    measured.publish(MARKER, output, DOCUMENT)
 
 
 def _described(version: str, seconds: dict[str, list[float]]) -> Measured:
