@@ -89,8 +89,10 @@ def test_a_stopped_one_has_its_figures_and_goes_on(real: Gateway) -> None:
     joined = go_on(real, identity, answered)
     count = joined["figures"]["completion_tokens"]
     assert joined["content"] == cut_at(real, identity, question, count)["content"]
-    # Behind some 155 tokens this model writes bytes that are no text: those are written again.
-    assert 50 < count <= said + 50
+    # A character that is half there is not gone on with, but written again: this model comes to
+    # bytes that begin one after the other and end none, if the machine is slow to stop it.
+    half = cut_at(real, identity, question, said)["content"].endswith("\ufffd")
+    assert 50 < count <= said + 50 if half else count == said + 50
 
 
 def test_one_whose_server_died_goes_on_in_the_next(endless: Path, tmp_path: Path) -> None:
